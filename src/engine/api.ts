@@ -1,10 +1,11 @@
-import type { AnyAction } from '../core/action.ts';
+import type { Action, AnyAction } from '../core/action.ts';
 import type { JsonObject } from '../core/json.ts';
 import type { Progress } from '../core/operation.ts';
 import type { Plan } from '../core/plan.ts';
 import type { Principal } from '../core/principal.ts';
+import type { EntityBase } from '../core/provider.ts';
 import type { OperationView } from '../core/schemas.ts';
-import type { Requirement } from '../core/state.ts';
+import type { ConfirmationRecord, ConfirmationState, Requirement } from '../core/state.ts';
 
 /** One call, whatever the surface it came in by. */
 export interface Call {
@@ -55,4 +56,48 @@ export interface ConfirmationDetails {
     expires_at: string;
     approve_with: string;
   };
+}
+
+export interface Decision {
+  /** The id or the short code of the confirmation. */
+  readonly confirmation: string;
+  readonly by: Principal;
+  /** The channel: elicitation is under the control of the caller's own client, the others are not. */
+  readonly via: 'elicitation' | 'terminal' | 'page';
+  /** What the person typed; must be the plan's target. */
+  readonly typedTarget?: string | undefined;
+  readonly passphrase?: string | undefined;
+  readonly reason?: string | undefined;
+}
+
+/** The whole of Holdfast behind the surfaces. */
+export interface Engine {
+  readonly version: string;
+  readonly sandbox: boolean;
+  /** Actions of the configured providers and the fleet actions, in a stable order. */
+  actions(): readonly AnyAction[];
+  /** @throws {HoldfastError} INVALID_PARAMETER for a name that no configured provider has, NOT_SUPPORTED from a `cannot` table */
+  action(name: string, entity?: string): AnyAction;
+  entities(): readonly EntityBase[];
+  /** The entities that an action can be called on. */
+  entitiesOf(action: Action): readonly EntityBase[];
+  /** @throws {HoldfastError} ENTITY_NOT_FOUND */
+  entity(key: string): EntityBase;
+  call(call: Call): Promise<Outcome>;
+  confirmations(filter?: { states?: readonly ConfirmationState[]; limit?: number }): Promise<ConfirmationRecord[]>;
+  /** @throws {HoldfastError} CONFIRMATION_INVALID, _EXPIRED, _DENIED, _USED, CONFIRMATION_MISMATCH for a wrong target name, POLICY_DENIED for one who may not decide */
+  approve(decision: Decision): Promise<ConfirmationRecord>;
+  deny(decision: Decision): Promise<ConfirmationRecord>;
+  verifyAudit(): Promise<AuditReport>;
+  /** Looks at every unfinished operation whose process is gone and follows, continues or stops it. Gives those it took over. */
+  resume(): Promise<OperationView[]>;
+  /** Ends what may end, checkpoints the rest, closes clients and the store. */
+  close(): Promise<void>;
+}
+
+export interface AuditReport {
+  ok: boolean;
+  records: number;
+  /** The first place where the chain is broken: line number (from 1) and what is wrong. */
+  fault?: { line: number; problem: string };
 }
