@@ -40,6 +40,8 @@ export interface PlanDraft {
   newest_recovery_point?: { id?: string | undefined; at: string } | undefined;
   /** Whether a safety snapshot of the target can be taken first; where it cannot, why. */
   safety_snapshot?: { possible: boolean; reason?: string | undefined } | undefined;
+  /** Whether this deletes the last restorable snapshot of its entity; then `allow_last` or two people are needed. */
+  last_restorable?: boolean | undefined;
   undo: string;
   alternatives?: Alternative[] | undefined;
   /** Seconds. */
@@ -62,6 +64,7 @@ export interface Plan {
   newest_recovery_point?: { id?: string | undefined; at: string } | undefined;
   /** `taken`: one is taken first; `skipped`: the call asks for none; `impossible` and `not_needed` say why. */
   safety_snapshot: { state: 'taken' | 'skipped' | 'impossible' | 'not_needed'; reason?: string | undefined };
+  last_restorable?: boolean | undefined;
   undo: string;
   alternatives: Alternative[];
   duration_estimate?: number | undefined;
