@@ -45,6 +45,11 @@ export interface EntityBase {
   readonly objectives: { rpo?: number; rto?: number; min_retention?: number; drill_every?: number };
   /** Where to send requests instead of the provider's own host; an origin, `http://127.0.0.1:9000`. */
   readonly endpoint?: string | undefined;
+  /**
+   * The parameters as the entity type's schema parsed them. A parameter that shares its name with a field above, `name`
+   * or `provider`, is found here only: the field holds Holdfast's own value. Absent only where nothing was parsed.
+   */
+  readonly parameters?: Readonly<Record<string, unknown>> | undefined;
 }
 
 /** One way back that `find-recovery-options` shows. */
