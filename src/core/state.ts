@@ -103,8 +103,11 @@ export interface StateStore {
   /** Newest first. */
   notes(entity: string, kind: string, limit: number): Promise<JsonObject[]>;
 
-  /** Runs `append` with the head of the audit chain while no other process can, and stores the head that it returns. */
-  advanceAudit(append: (head: AuditHead | undefined) => AuditHead): Promise<AuditHead>;
+  /**
+   * Runs `append` with the head of the audit chain while no other process can, and stores the head that it returns.
+   * `durable` waits until the head is on the disk; records of reads need not.
+   */
+  advanceAudit(append: (head: AuditHead | undefined) => AuditHead, durable: boolean): Promise<AuditHead>;
   auditHead(): Promise<AuditHead | undefined>;
   close(): Promise<void>;
 }
