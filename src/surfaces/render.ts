@@ -1,5 +1,5 @@
 import type { HoldfastError } from '../core/errors.ts';
-import { isObject } from '../core/json.ts';
+import { isObject, type JsonObject } from '../core/json.ts';
 import type { FactDifference, Plan, SuggestedCall } from '../core/plan.ts';
 import { OperationView, type OperationView as OperationViewType } from '../core/schemas.ts';
 import { formatBytes, formatDuration } from '../core/time.ts';
@@ -93,48 +93,73 @@ const NOTHING_RAN: ReadonlySet<string> = new Set([
   'NOT_SUPPORTED',
 ]);
 
-/** Gives the plan and the confirmation that an error carries, if it carries them. */
+/** What a guard's error carries in its details: all of it when a confirmation was opened, parts of it otherwise. */
+export interface CarriedByError {
+  readonly plan?: Plan | undefined;
+  readonly confirmation?: Partial<ConfirmationDetails['confirmation']> | undefined;
+  /** The other details. */
+  readonly rest: JsonObject;
+}
+
+/** Takes the plan and the confirmation out of an error's details. */
+export function carriedBy(error: HoldfastError): CarriedByError {
+  const { plan, confirmation, ...rest } = error.details ?? {};
+  return {
+    ...(isObject(plan) ? { plan: plan as unknown as Plan } : {}),
+    ...(isObject(confirmation) ? { confirmation } : {}),
+    rest: {
+      ...rest,
+      ...(plan === undefined || isObject(plan) ? {} : { plan }),
+      ...(confirmation === undefined || isObject(confirmation) ? {} : { confirmation }),
+    },
+  };
+}
+
+/** Gives the plan and the confirmation of an error that has just opened one; undefined for every other error. */
 export function confirmationOf(error: HoldfastError): ConfirmationDetails | undefined {
-  const details = error.details as unknown;
-  return isObject(details) && isObject(details['plan']) && isObject(details['confirmation'])
-    ? (details as unknown as ConfirmationDetails)
-    : undefined;
+  if (error.code !== 'CONFIRMATION_REQUIRED' && error.code !== 'PLAN_CHANGED') return undefined;
+  const { plan, confirmation } = carriedBy(error);
+  return plan === undefined || confirmation?.id === undefined
+    ? undefined
+    : { plan, confirmation: confirmation as ConfirmationDetails['confirmation'] };
 }
 
 /** Writes an error: what happened, what was left alone, what to do next, and the plan where the error carries one. */
 export function renderError(error: HoldfastError, options: RenderOptions = {}): string {
-  const asked = confirmationOf(error);
+  const { plan, confirmation, rest } = carriedBy(error);
+  const { outcome, differences, ...others } = rest;
   const lines = [`${error.code}: ${error.message}`];
-  const outcome = error.details?.['outcome'];
   if (outcome === 'unknown') {
     lines.push('It is NOT known whether the change arrived. Read the state of the target before calling again.');
   } else if (NOTHING_RAN.has(error.code)) lines.push('Nothing was run; nothing was changed.');
   else if (outcome === 'not_sent') lines.push('The change was not sent.');
+  else if (outcome !== undefined) lines.push(`Outcome: ${scalar(outcome)}`);
   lines.push(error.hint);
   if (error.retryable) lines.push('The same call may succeed later.');
-  const differences = error.details?.['differences'];
-  const elsewhere = ['outcome', 'differences', ...(asked === undefined ? [] : ['plan', 'confirmation'])];
-  const shown = Object.fromEntries(Object.entries(error.details ?? {}).filter(([key]) => !elsewhere.includes(key)));
   if (Array.isArray(differences)) {
     for (const difference of differences as unknown as FactDifference[]) {
       lines.push(`Changed: ${difference.path}: ${scalar(difference.before)} -> ${scalar(difference.after)}`);
     }
   }
-  if (inline(shown) !== '') lines.push(`Details: ${inline(shown)}`);
+  if (inline(others) !== '') lines.push(`Details: ${inline(others)}`);
   if (error.provider !== undefined && inline(error.provider) !== '') lines.push(`Provider: ${inline(error.provider)}`);
-  const head = lines.map(oneLine).join('\n');
-  if (asked === undefined) return head;
-  const { confirmation, plan } = asked;
-  return [
-    head,
-    '',
-    renderPlan(plan, options),
-    '',
-    ...[
-      `Confirmation: code ${confirmation.code}, token ${confirmation.token}, until ${confirmation.expires_at}, needs ${REQUIREMENTS[confirmation.require] ?? confirmation.require}`,
-      `Approve with: ${confirmation.approve_with}`,
-    ].map(oneLine),
-  ].join('\n');
+  const blocks = [lines.map(oneLine).join('\n')];
+  if (plan !== undefined) blocks.push(renderPlan(plan, options));
+  if (confirmation !== undefined) blocks.push(renderConfirmation(confirmation));
+  return blocks.join('\n\n');
+}
+
+function renderConfirmation(confirmation: NonNullable<CarriedByError['confirmation']>): string {
+  const { code, token, require, expires_at, approve_with } = confirmation;
+  const facts = [
+    ...(code === undefined ? [] : [`code ${code}`]),
+    ...(token === undefined ? [] : [`confirmation_token ${token}`]),
+    ...(expires_at === undefined ? [] : [`until ${expires_at}`]),
+    ...(require === undefined ? [] : [`needs ${REQUIREMENTS[require] ?? require}`]),
+  ];
+  return [`Confirmation: ${facts.join(', ')}`, ...(approve_with === undefined ? [] : [`Approve with: ${approve_with}`])]
+    .map(oneLine)
+    .join('\n');
 }
 
 /** Writes an operation: its state, its steps, its result, how to go back. */

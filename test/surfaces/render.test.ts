@@ -94,9 +94,18 @@ describe('error', () => {
     const text = renderError(new HoldfastError('CONFIRMATION_REQUIRED', 'a person must approve this', { details }));
     expect(text).toContain('Nothing was run');
     expect(text).toContain('Loses: every write after 2026-11-20T10:00:00Z');
-    expect(text).toContain('code 7K3Q-F2MD, token hfc_x, until 2026-11-21T10:10:00Z');
+    expect(text).toContain('code 7K3Q-F2MD, confirmation_token hfc_x, until 2026-11-21T10:10:00Z');
     expect(text).toContain('holdfast approve 7K3Q-F2MD');
     expect(text).not.toContain('Details:');
+  });
+
+  it('shows the plan of a call that policy forbids, and the code of one that still waits', () => {
+    const denied = new HoldfastError('POLICY_DENIED', 'no', { details: { rule: 'r1', plan: plan as never } });
+    expect(renderError(denied)).toContain('Details: rule=r1\n\nPlan: restore on shop/orders');
+    const waiting = new HoldfastError('CONFIRMATION_PENDING', 'waiting', {
+      details: { confirmation: { code: '7K3Q-F2MD', approve_with: 'holdfast approve 7K3Q-F2MD' } },
+    });
+    expect(renderError(waiting)).toMatch(/Confirmation: code 7K3Q-F2MD\nApprove with: holdfast approve 7K3Q-F2MD$/);
   });
 
   it('lists what differs from the approved plan', () => {
