@@ -32,6 +32,8 @@ export interface AuditTrail {
    */
   append(entry: AuditEntry, durable: boolean): Promise<void>;
   verify(): Promise<{ ok: boolean; records: number; fault?: { line: number; problem: string } }>;
+  /** Says why nothing could be appended now, without appending: undefined when it can. */
+  probe(): Promise<HoldfastError | undefined>;
   /** The last lines, newest first. */
   recent(limit: number): JsonObject[];
 }
@@ -45,8 +47,25 @@ export function openAudit(path: string, store: StateStore, now: () => Date): Aud
     async append(entry, durable) {
       await store.advanceAudit((head) => appendLine(path, head, entry, now(), durable), durable);
     },
+    async probe() {
+      try {
+        await whileNobodyAppends(store, (head) => {
+          const file = openSync(path, 'a+', 0o600);
+          try {
+            continueFrom(head, lastLine(file));
+          } finally {
+            closeSync(file);
+          }
+        });
+        return undefined;
+      } catch (cause) {
+        return cause instanceof HoldfastError
+          ? cause
+          : new HoldfastError('AUDIT_UNAVAILABLE', 'the audit file cannot be written', { cause });
+      }
+    },
     async verify() {
-      return verifyChain(path, await store.auditHead());
+      return whileNobodyAppends(store, (head) => verifyChain(path, head));
     },
     recent(limit) {
       if (!existsSync(path)) return [];
@@ -61,7 +80,23 @@ export function openAudit(path: string, store: StateStore, now: () => Date): Aud
   };
 }
 
-function appendLine(path: string, stored: AuditHead | undefined, entry: AuditEntry, at: Date, durable: boolean): AuditHead {
+// The file and the stored head agree only while no other process is between the two.
+async function whileNobodyAppends<T>(store: StateStore, look: (head: AuditHead | undefined) => T): Promise<T> {
+  let result: T | undefined;
+  await store.advanceAudit((head) => {
+    result = look(head);
+    return head ?? { sequence: 0, hash: START };
+  }, false);
+  return result as T;
+}
+
+function appendLine(
+  path: string,
+  stored: AuditHead | undefined,
+  entry: AuditEntry,
+  at: Date,
+  durable: boolean,
+): AuditHead {
   let file: number;
   try {
     file = openSync(path, 'a+', 0o600);
@@ -121,7 +156,10 @@ function lastLine(file: number): JsonObject | 'torn' | undefined {
   }
 }
 
-function verifyChain(path: string, head: AuditHead | undefined): { ok: boolean; records: number; fault?: { line: number; problem: string } } {
+function verifyChain(
+  path: string,
+  head: AuditHead | undefined,
+): { ok: boolean; records: number; fault?: { line: number; problem: string } } {
   const lines = existsSync(path) ? readFileSync(path, 'utf8').split('\n') : [''];
   const broken = (line: number, problem: string) => ({ ok: false, records: line - 1, fault: { line, problem } });
   if (lines.pop() !== '') return broken(lines.length + 1, 'the last line is not complete');
@@ -135,7 +173,8 @@ function verifyChain(path: string, head: AuditHead | undefined): { ok: boolean; 
     } catch {
       return broken(number, 'the line is not JSON');
     }
-    if (record['sequence'] !== number) return broken(number, `the line says that it is number ${String(record['sequence'])}`);
+    if (record['sequence'] !== number)
+      return broken(number, `the line says that it is number ${String(record['sequence'])}`);
     if (record['previous'] !== previous) return broken(number, 'the line does not continue the one before');
     if (record['hash'] !== hashOf(record)) return broken(number, 'the line was changed after it was written');
     beforeLast = previous;

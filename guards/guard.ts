@@ -79,12 +79,18 @@ export class Guard {
       risk: plan.risk,
       now: this.#options.now(),
     });
-    if (plan.last_restorable === true && !request.allowLast && verdict.decision !== 'deny' && verdict.require !== 'two-people') {
+    if (
+      plan.last_restorable === true &&
+      !request.allowLast &&
+      verdict.decision !== 'deny' &&
+      verdict.require !== 'two-people'
+    ) {
       return {
         ...verdict,
         decision: 'deny',
         rule: 'last restorable snapshot',
-        reason: 'this is the last restorable snapshot of the entity; take another first, or pass allow_last: true so that the plan says so',
+        reason:
+          'this is the last restorable snapshot of the entity; take another first, or pass allow_last: true so that the plan says so',
       };
     }
     return verdict;
@@ -112,7 +118,9 @@ export class Guard {
     }
     const record = await this.#find(request);
     await this.#check(record, request, verdict);
-    if (!(await this.#options.store.moveConfirmation(record.id, 'approved', 'consumed', { decided_at: this.#stamp() }))) {
+    if (
+      !(await this.#options.store.moveConfirmation(record.id, 'approved', 'consumed', { decided_at: this.#stamp() }))
+    ) {
       throw new HoldfastError('CONFIRMATION_USED', 'this confirmation was used by another call at the same moment');
     }
     return { decision: 'confirmed', rule: verdict.rule, confirmationId: record.id };
@@ -127,7 +135,8 @@ export class Guard {
         : token !== undefined && isToken(token)
           ? await store.confirmation({ token_sha256: sha256(token) })
           : undefined;
-    if (record === undefined) throw new HoldfastError('CONFIRMATION_INVALID', 'this confirmation token was never given out');
+    if (record === undefined)
+      throw new HoldfastError('CONFIRMATION_INVALID', 'this confirmation token was never given out');
     return record;
   }
 
@@ -138,32 +147,58 @@ export class Guard {
     const parts = this.#parts(request);
     const other = (['action', 'entity', 'input'] as const).filter((part) => parts[part] !== record.parts[part]);
     if (other.length > 0) {
-      throw new HoldfastError('CONFIRMATION_MISMATCH', `this confirmation token belongs to a call with another ${other.join(' and ')}`, {
-        details: { differs: [...other] },
-      });
+      throw new HoldfastError(
+        'CONFIRMATION_MISMATCH',
+        `this confirmation token belongs to a call with another ${other.join(' and ')}`,
+        {
+          details: { differs: [...other] },
+        },
+      );
     }
     const state = await this.#settle(record);
-    if (state === 'denied') throw new HoldfastError('CONFIRMATION_DENIED', 'a person denied this call', { details: reasonOf(record) });
+    if (state === 'denied')
+      throw new HoldfastError('CONFIRMATION_DENIED', 'a person denied this call', { details: reasonOf(record) });
     if (state === 'consumed') throw new HoldfastError('CONFIRMATION_USED', 'this confirmation token was used before');
-    if (state === 'expired') throw new HoldfastError('CONFIRMATION_EXPIRED', `this confirmation token expired at ${record.expires_at}`);
-    if (state === 'void') throw new HoldfastError('CONFIRMATION_INVALID', 'this confirmation token is void because its plan changed');
-    if (parts.facts !== record.parts.facts || parts.policy !== record.parts.policy || record.plan.risk !== request.plan.risk) {
+    if (state === 'expired')
+      throw new HoldfastError('CONFIRMATION_EXPIRED', `this confirmation token expired at ${record.expires_at}`);
+    if (state === 'void')
+      throw new HoldfastError('CONFIRMATION_INVALID', 'this confirmation token is void because its plan changed');
+    if (
+      parts.facts !== record.parts.facts ||
+      parts.policy !== record.parts.policy ||
+      record.plan.risk !== request.plan.risk
+    ) {
       await this.#options.store.moveConfirmation(record.id, state, 'void', { reason: 'the plan changed' });
       const differences = compareFacts(record.plan.facts, request.plan.facts);
-      if (parts.policy !== record.parts.policy) differences.push({ path: 'policy', before: 'as approved', after: 'changed' });
-      if (record.plan.risk !== request.plan.risk) differences.push({ path: 'risk', before: record.plan.risk, after: request.plan.risk });
-      throw await this.#ask(request, verdict, 'PLAN_CHANGED', 'the target is not what was approved any more', { differences: differences as unknown as JsonObject[] });
+      if (parts.policy !== record.parts.policy)
+        differences.push({ path: 'policy', before: 'as approved', after: 'changed' });
+      if (record.plan.risk !== request.plan.risk)
+        differences.push({ path: 'risk', before: record.plan.risk, after: request.plan.risk });
+      throw await this.#ask(request, verdict, 'PLAN_CHANGED', 'the target is not what was approved any more', {
+        differences: differences as unknown as JsonObject[],
+      });
     }
     if (state === 'pending') {
       throw new HoldfastError('CONFIRMATION_PENDING', `confirmation ${record.code} is waiting for a person`, {
-        details: { confirmation: { id: record.id, code: record.code, require: record.require, expires_at: record.expires_at, approve_with: approveWith(record) } },
+        details: {
+          confirmation: {
+            id: record.id,
+            code: record.code,
+            require: record.require,
+            expires_at: record.expires_at,
+            approve_with: approveWith(record),
+          },
+        },
       });
     }
   }
 
   // Expiry needs no timer: a record past its time is expired from the moment anyone looks.
   async #settle(record: ConfirmationRecord): Promise<ConfirmationState> {
-    if ((record.state === 'pending' || record.state === 'approved') && this.#options.now().getTime() >= Date.parse(record.expires_at)) {
+    if (
+      (record.state === 'pending' || record.state === 'approved') &&
+      this.#options.now().getTime() >= Date.parse(record.expires_at)
+    ) {
       await this.#options.store.moveConfirmation(record.id, record.state, 'expired');
       return 'expired';
     }
@@ -231,9 +266,13 @@ export class Guard {
   }
 
   /** Newest first, each with the state it has now. */
-  async confirmations(filter: { states?: readonly ConfirmationState[]; limit?: number } = {}): Promise<ConfirmationRecord[]> {
+  async confirmations(
+    filter: { states?: readonly ConfirmationState[]; limit?: number } = {},
+  ): Promise<ConfirmationRecord[]> {
     const records = await this.#options.store.confirmations(filter.limit === undefined ? {} : { limit: filter.limit });
-    const settled = await Promise.all(records.map(async (record) => ({ ...record, state: await this.#settle(record) })));
+    const settled = await Promise.all(
+      records.map(async (record) => ({ ...record, state: await this.#settle(record) })),
+    );
     return settled.filter((record) => filter.states === undefined || filter.states.includes(record.state));
   }
 
@@ -246,9 +285,13 @@ export class Guard {
     const record = await this.#open(request);
     this.#mayApprove(record, request);
     if (request.typedTarget !== record.plan.target) {
-      throw new HoldfastError('CONFIRMATION_MISMATCH', `the name that was typed is not the target '${record.plan.target}'`, {
-        hint: 'Nothing was approved. Type the name of the target exactly as the plan shows it.',
-      });
+      throw new HoldfastError(
+        'CONFIRMATION_MISMATCH',
+        `the name that was typed is not the target '${record.plan.target}'`,
+        {
+          hint: 'Nothing was approved. Type the name of the target exactly as the plan shows it.',
+        },
+      );
     }
     return this.#decide(record, request, 'approved');
   }
@@ -257,21 +300,28 @@ export class Guard {
   async deny(request: ApprovalRequest): Promise<ConfirmationRecord> {
     const record = await this.#open(request);
     const own = request.via === 'elicitation' && request.by.id === record.principal;
-    if (!own && !request.by.roles.includes('approver')) throw new HoldfastError('POLICY_DENIED', 'this account may not decide about confirmations');
+    if (!own && !request.by.roles.includes('approver'))
+      throw new HoldfastError('POLICY_DENIED', 'this account may not decide about confirmations');
     return this.#decide(record, request, 'denied');
   }
 
   async #open(request: ApprovalRequest): Promise<ConfirmationRecord> {
     const { store } = this.#options;
-    const record = (await store.confirmation({ id: request.confirmation })) ?? (await store.confirmation({ code: normalCode(request.confirmation) }));
+    const record =
+      (await store.confirmation({ id: request.confirmation })) ??
+      (await store.confirmation({ code: normalCode(request.confirmation) }));
     if (record === undefined) {
-      throw new HoldfastError('CONFIRMATION_INVALID', 'there is no confirmation with this code', { hint: 'holdfast approvals lists the open ones.' });
+      throw new HoldfastError('CONFIRMATION_INVALID', 'there is no confirmation with this code', {
+        hint: 'holdfast approvals lists the open ones.',
+      });
     }
     const state = await this.#settle(record);
     if (state === 'pending') return record;
     if (state === 'denied') throw new HoldfastError('CONFIRMATION_DENIED', `confirmation ${record.code} was denied`);
-    if (state === 'consumed' || state === 'approved') throw new HoldfastError('CONFIRMATION_USED', `confirmation ${record.code} was decided before`);
-    if (state === 'expired') throw new HoldfastError('CONFIRMATION_EXPIRED', `confirmation ${record.code} expired at ${record.expires_at}`);
+    if (state === 'consumed' || state === 'approved')
+      throw new HoldfastError('CONFIRMATION_USED', `confirmation ${record.code} was decided before`);
+    if (state === 'expired')
+      throw new HoldfastError('CONFIRMATION_EXPIRED', `confirmation ${record.code} expired at ${record.expires_at}`);
     throw new HoldfastError('CONFIRMATION_INVALID', `confirmation ${record.code} is void because its plan changed`);
   }
 
@@ -279,24 +329,49 @@ export class Guard {
     const { policy } = this.#options;
     if (request.via === 'elicitation') {
       if (record.require !== 'human' || record.out_of_band) {
-        throw new HoldfastError('POLICY_DENIED', 'policy wants this approved apart from the calling client', { hint: `Approve with: ${approveWith(record)}` });
+        throw new HoldfastError('POLICY_DENIED', 'policy wants this approved apart from the calling client', {
+          hint: `Approve with: ${approveWith(record)}`,
+        });
       }
-      if (request.by.id !== record.principal) throw new HoldfastError('POLICY_DENIED', 'only the caller that was asked can answer');
+      if (request.by.id !== record.principal)
+        throw new HoldfastError('POLICY_DENIED', 'only the caller that was asked can answer');
       return;
     }
-    if (!request.by.roles.includes('approver')) throw new HoldfastError('POLICY_DENIED', 'this account may not approve', { hint: 'It needs the role approver.' });
+    if (!request.by.roles.includes('approver'))
+      throw new HoldfastError('POLICY_DENIED', 'this account may not approve', { hint: 'It needs the role approver.' });
     if (record.require === 'two-people' && request.by.person === record.person) {
-      throw new HoldfastError('POLICY_DENIED', 'policy wants a second person: the caller cannot approve their own call');
+      throw new HoldfastError(
+        'POLICY_DENIED',
+        'policy wants a second person: the caller cannot approve their own call',
+      );
     }
-    if (policy.approver_passphrase_hash !== undefined && !passphraseFits(request.passphrase, policy.approver_passphrase_hash)) {
-      throw new HoldfastError('AUTHENTICATION_FAILED', 'the approver passphrase is missing or wrong', { hint: 'Nothing was approved.' });
+    if (
+      policy.approver_passphrase_hash !== undefined &&
+      !passphraseFits(request.passphrase, policy.approver_passphrase_hash)
+    ) {
+      throw new HoldfastError('AUTHENTICATION_FAILED', 'the approver passphrase is missing or wrong', {
+        hint: 'Nothing was approved.',
+      });
     }
   }
 
-  async #decide(record: ConfirmationRecord, request: ApprovalRequest, state: 'approved' | 'denied'): Promise<ConfirmationRecord> {
+  async #decide(
+    record: ConfirmationRecord,
+    request: ApprovalRequest,
+    state: 'approved' | 'denied',
+  ): Promise<ConfirmationRecord> {
     const { store, audit } = this.#options;
     await audit.append(
-      { event: state, principal: request.by.id, entity: record.plan.entity, action: record.plan.action, risk: record.plan.risk, target: record.plan.target, confirmation_id: record.id, via: request.via },
+      {
+        event: state,
+        principal: request.by.id,
+        entity: record.plan.entity,
+        action: record.plan.action,
+        risk: record.plan.risk,
+        target: record.plan.target,
+        confirmation_id: record.id,
+        via: request.via,
+      },
       true,
     );
     const patch = {
@@ -306,7 +381,10 @@ export class Guard {
       ...(request.reason === undefined ? {} : { reason: request.reason }),
     };
     if (!(await store.moveConfirmation(record.id, 'pending', state, patch))) {
-      throw new HoldfastError('CONFIRMATION_USED', `confirmation ${record.code} was decided by someone else at the same moment`);
+      throw new HoldfastError(
+        'CONFIRMATION_USED',
+        `confirmation ${record.code} was decided by someone else at the same moment`,
+      );
     }
     return { ...record, ...patch, state };
   }
@@ -339,6 +417,11 @@ function passphraseFits(passphrase: string | undefined, stored: string): boolean
   const [scheme, n, r, p, salt, hash] = stored.split('$');
   if (passphrase === undefined || scheme !== 'scrypt' || salt === undefined || hash === undefined) return false;
   const expected = Buffer.from(hash, 'base64');
-  const actual = scryptSync(passphrase, Buffer.from(salt, 'base64'), expected.length, { N: Number(n), r: Number(r), p: Number(p), maxmem: 256 * 1024 * 1024 });
+  const actual = scryptSync(passphrase, Buffer.from(salt, 'base64'), expected.length, {
+    N: Number(n),
+    r: Number(r),
+    p: Number(p),
+    maxmem: 256 * 1024 * 1024,
+  });
   return expected.length > 0 && timingSafeEqual(actual, expected);
 }

@@ -30,7 +30,13 @@ export interface PolicyVerdict {
  */
 export function decide(policy: PolicyConfig, request: PolicyRequest): PolicyVerdict {
   const outOfBand = policy.approver === 'out-of-band' || policy.approver_passphrase_hash !== undefined;
-  const deny = (rule: string, reason: string): PolicyVerdict => ({ decision: 'deny', require: policy.confirm, outOfBand, rule, reason });
+  const deny = (rule: string, reason: string): PolicyVerdict => ({
+    decision: 'deny',
+    require: policy.confirm,
+    outOfBand,
+    rule,
+    reason,
+  });
   if (!RISKS.includes(request.risk)) return deny('unknown risk', 'the risk of this call is not known');
   if (request.risk !== 'read' && !request.principal.roles.includes('operator')) {
     return deny('roles', 'this caller may only read');

@@ -18,7 +18,8 @@ export function freshToken(random: (bytes: number) => Buffer): FreshToken {
   while (letters.length < 8) {
     for (const byte of random(16)) {
       // Bytes past the last whole multiple would make the first letters likelier.
-      if (byte < ALPHABET.length * Math.floor(256 / ALPHABET.length) && letters.length < 8) letters.push(ALPHABET[byte % ALPHABET.length]!);
+      if (byte < ALPHABET.length * Math.floor(256 / ALPHABET.length) && letters.length < 8)
+        letters.push(ALPHABET[byte % ALPHABET.length]!);
     }
   }
   return { token, sha256: sha256(token), code: `${letters.slice(0, 4).join('')}-${letters.slice(4).join('')}` };

@@ -6,6 +6,7 @@ import type { Plan, PlanDraft } from './plan.ts';
 import type { Principal } from './principal.ts';
 import type { EntityBase, Provider, ProviderContext, RecoveryOption } from './provider.ts';
 import type { Risk } from './risk.ts';
+import type { OperationView } from './schemas.ts';
 import type { OperationRecord } from './state.ts';
 
 type GuardedRisk = 'weaken' | 'delete' | 'merge' | 'overwrite';
@@ -136,6 +137,8 @@ export interface FleetContext {
   operation(id: string): Promise<OperationRecord>;
   /** Waits until an operation is over or the time has passed, with progress. */
   waitOperation(id: string, timeoutMs: number): Promise<OperationRecord>;
+  /** An operation as every surface shows it. */
+  view(record: OperationRecord): OperationView;
   now(): Date;
 }
 

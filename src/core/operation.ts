@@ -46,6 +46,11 @@ export interface Step<Client = unknown, Entity = unknown, Input = unknown> {
   run(context: StepContext<Client, Entity, Input>): Promise<JsonObject>;
   /** Reads only; cleans up nothing unless the trace is provably this step's own and incomplete. */
   recover?(context: StepContext<Client, Entity, Input>): Promise<Recovery>;
+  /**
+   * Removes what this finished (or failed) step left behind when the operation does not go on: a temporary database, a
+   * half-made resource. Only what is provably its own; says what it removed or left. Runs once, with leave to write.
+   */
+  abandon?(context: StepContext<Client, Entity, Input>): Promise<string>;
 }
 
 /** The state of one step as the state store keeps it. */

@@ -89,6 +89,8 @@ export interface Engine {
   approve(decision: Decision): Promise<ConfirmationRecord>;
   deny(decision: Decision): Promise<ConfirmationRecord>;
   verifyAudit(): Promise<AuditReport>;
+  /** The last lines of the audit trail, newest first. */
+  recentAudit(limit: number): JsonObject[];
   /** Looks at every unfinished operation whose process is gone and follows, continues or stops it. Gives those it took over. */
   resume(): Promise<OperationView[]>;
   /** Ends what may end, checkpoints the rest, closes clients and the store. */

@@ -1,0 +1,158 @@
+import { z } from 'zod';
+import { defineFleetAction } from '../src/core/action.ts';
+import { HoldfastError } from '../src/core/errors.ts';
+import { JobStatus, OperationView, ProviderFacts, Timestamp } from '../src/core/schemas.ts';
+import { formatDuration, parseInstant, toTimestamp } from '../src/core/time.ts';
+
+const RiskName = z.string();
+
+export const listDatabases = defineFleetAction({
+  name: 'list-databases',
+  title: 'List the configured databases',
+  summary: 'Lists every configured database with its type and the actions it has. Start here.',
+  input: z.object({}),
+  output: z.object({
+    databases: z.array(
+      z.object({
+        entity: z.string(),
+        type: z.string(),
+        provider: z.string(),
+        labels: z.record(z.string(), z.string()).optional(),
+        actions: z.array(z.string()),
+      }),
+    ),
+  }),
+  errors: [],
+  example: {},
+  async run({ entities, actions }) {
+    return {
+      databases: entities().map((entity) => ({
+        entity: entity.key,
+        type: entity.defines,
+        provider: entity.provider,
+        ...(Object.keys(entity.labels).length === 0 ? {} : { labels: { ...entity.labels } }),
+        actions: actions()
+          .filter((action) => action.on.includes(entity.defines))
+          .map((action) => action.name),
+      })),
+    };
+  },
+});
+
+const SuggestedCall = z.object({ entity: z.string().optional(), action: z.string(), input: ProviderFacts });
+
+export const findRecoveryOptions = defineFleetAction({
+  name: 'find-recovery-options',
+  title: 'Find every way to get data back',
+  summary:
+    'Every way back for a database, best first: what it loses, its risk, the exact next call. Data lost? Call this first.',
+  input: z.object({
+    entity: z.string(),
+    at: z.union([z.string(), z.number()]).optional().describe('moment to get back to'),
+  }),
+  output: z.object({
+    entity: z.string(),
+    at: Timestamp.optional(),
+    options: z.array(
+      z.object({
+        title: z.string(),
+        moment: Timestamp,
+        loses: z.string(),
+        risk: RiskName,
+        duration_estimate: z.number().optional(),
+        call: SuggestedCall,
+      }),
+    ),
+    advice: z.string(),
+  }),
+  errors: ['ENTITY_NOT_FOUND', 'INVALID_PARAMETER'],
+  example: { entity: '$entity' },
+  async run({ entity: find, recoveryOptions, now }, { entity, at }) {
+    const { key } = find(entity);
+    const moment = at === undefined ? undefined : parseInstant(at, 'at');
+    if (moment !== undefined && moment.getTime() > now().getTime()) {
+      throw new HoldfastError('INVALID_PARAMETER', 'at lies in the future', {
+        hint: 'Give the last moment at which the data was good.',
+      });
+    }
+    const options = await recoveryOptions(key, moment);
+    const safe = options.find((option) => option.risk === 'create');
+    return {
+      entity: key,
+      ...(moment === undefined ? {} : { at: toTimestamp(moment) }),
+      options,
+      advice:
+        options.length === 0
+          ? 'Holdfast sees no way back for this database: nothing restorable was found. Look for copies outside, and stop whatever overwrites the data.'
+          : safe === undefined
+            ? 'Every way back writes into something that exists. Look at the plan, and take a snapshot of the present state first.'
+            : `Restore beside the live database first ("${safe.title}"), look at it, then decide. Its data is ${formatDuration((now().getTime() - Date.parse(safe.moment)) / 1000)} old.`,
+    };
+  },
+});
+
+export const plan = defineFleetAction({
+  name: 'plan',
+  title: 'Show what a call would do',
+  summary: 'Dry run of any call that changes something: target, what is lost, risk, undo, safer ways. Changes nothing.',
+  input: z.object({ entity: z.string(), action: z.string(), input: z.record(z.string(), z.unknown()).optional() }),
+  output: z.object({ decision: z.string(), require: z.string().optional(), plan: ProviderFacts }),
+  errors: ['ENTITY_NOT_FOUND', 'INVALID_PARAMETER'],
+  example: { entity: '$entity', action: 'create-snapshot', input: {} },
+  async run(context, { entity, action, input }) {
+    const { key } = context.entity(entity);
+    const made = await context.plan(key, action, (input ?? {}) as never);
+    return { ...made, plan: { ...made.plan } };
+  },
+});
+
+export const getOperation = defineFleetAction({
+  name: 'get-operation',
+  title: 'Look at an operation',
+  summary: 'The state of work that a call started: steps, progress, result, how to undo it.',
+  input: z.object({ operation_id: z.string() }),
+  output: OperationView,
+  errors: ['OPERATION_NOT_FOUND'],
+  example: { operation_id: '$operation' },
+  async run({ operation, view }, { operation_id }) {
+    return view(await operation(operation_id));
+  },
+});
+
+export const waitOperation = defineFleetAction({
+  name: 'wait-operation',
+  title: 'Wait for an operation',
+  summary: 'Waits until an operation is over or the time has passed, with progress. Call again while it is running.',
+  input: z.object({
+    operation_id: z.string(),
+    timeout_seconds: z.number().int().min(1).max(600).optional(),
+  }),
+  output: OperationView,
+  errors: ['OPERATION_NOT_FOUND', 'CANCELLED'],
+  example: { operation_id: '$operation', timeout_seconds: 30 },
+  async run({ waitOperation: wait, view }, { operation_id, timeout_seconds }) {
+    return view(await wait(operation_id, (timeout_seconds ?? 50) * 1000));
+  },
+});
+
+export const listOperations = defineFleetAction({
+  name: 'list-operations',
+  title: 'List operations',
+  summary: 'Operations, newest first, by entity or status.',
+  input: z.object({
+    entity: z.string().optional(),
+    status: JobStatus.optional(),
+    limit: z.number().int().min(1).max(500).optional(),
+  }),
+  output: z.object({ operations: z.array(OperationView) }),
+  errors: [],
+  example: {},
+  async run({ operations, view }, { entity, status, limit }) {
+    const records = await operations({
+      ...(entity === undefined ? {} : { entity }),
+      ...(status === undefined ? {} : { status }),
+      limit: limit ?? 20,
+    });
+    return { operations: records.map(view) };
+  },
+});

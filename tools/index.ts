@@ -1,0 +1,1 @@
+export * as fleet from './fleet.ts';
