@@ -1,0 +1,96 @@
+import type { Log } from '../../core/runtime.ts';
+import type { Engine } from '../../engine/api.ts';
+
+export interface CliInput extends NodeJS.ReadableStream {
+  readonly isTTY?: boolean | undefined;
+  setRawMode?(on: boolean): unknown;
+}
+
+export interface CliOutput extends NodeJS.WritableStream {
+  readonly isTTY?: boolean | undefined;
+  readonly columns?: number | undefined;
+}
+
+export interface EngineOptions {
+  /** The entities file as given by `--config`; undefined: the environment or the working directory decides. */
+  readonly config: string | undefined;
+  readonly stateDir: string | undefined;
+  /** Every provider answered by its simulator. */
+  readonly sandbox: boolean;
+}
+
+export interface ServeOptions extends EngineOptions {
+  readonly transport: 'stdio' | 'http';
+  readonly host: string | undefined;
+  readonly port: number | undefined;
+  readonly sandboxPort: number | undefined;
+  /** Ends the service, gracefully. */
+  readonly signal: AbortSignal;
+}
+
+export interface SandboxOptions {
+  /** 0: any free port. */
+  readonly port: number;
+}
+
+export interface RunningSandbox {
+  /** `http://127.0.0.1:PORT` */
+  readonly origin: string;
+  /** What to write as `endpoint:` of each entity type. */
+  readonly endpoints: readonly { readonly provider: string; readonly defines: string; readonly url: string }[];
+  close(): Promise<void>;
+}
+
+export interface DemoOptions {
+  readonly json: boolean;
+  readonly signal: AbortSignal;
+  /** Writes one line for the person who watches. */
+  print(line: string): void;
+}
+
+export interface ConfigFault {
+  readonly file?: string | undefined;
+  /** From 1. */
+  readonly line?: number | undefined;
+  readonly column?: number | undefined;
+  readonly message: string;
+  /** What to write instead. */
+  readonly hint?: string | undefined;
+}
+
+export interface CheckedEntity {
+  readonly key: string;
+  readonly defines: string;
+  /** Parameters that are accepted and have no effect here. */
+  readonly ignored: readonly string[];
+  /** Where its credentials come from, by name, never their values. */
+  readonly credentials: readonly { readonly name: string; readonly found: boolean }[];
+}
+
+export interface ConfigReport {
+  readonly file: string | undefined;
+  readonly faults: readonly ConfigFault[];
+  readonly entities: readonly CheckedEntity[];
+}
+
+/** Everything of the outside world that the command line touches. */
+export interface CliDeps {
+  readonly version: string;
+  openEngine(options: EngineOptions): Promise<Engine>;
+  /** Serves until the signal; resolves when all is closed. */
+  serve(options: ServeOptions): Promise<void>;
+  startSandbox(options: SandboxOptions): Promise<RunningSandbox>;
+  /** Gives the exit status. */
+  runDemo(options: DemoOptions): Promise<number>;
+  checkConfig(options: EngineOptions): Promise<ConfigReport>;
+  readonly stdin: CliInput;
+  readonly stdout: CliOutput;
+  readonly stderr: CliOutput;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** Aborted by the first Ctrl-C (reason 'SIGINT') or by SIGTERM (reason 'SIGTERM'). */
+  readonly signal: AbortSignal;
+  /** The name of the operating system's user. */
+  readonly user: string;
+  /** Takes what people are not shown: the cause of a fault of ours. Redacts. */
+  readonly log: Pick<Log, 'error'>;
+}
