@@ -87,10 +87,8 @@ const NOTHING_RAN: ReadonlySet<string> = new Set([
   'CONFIRMATION_USED',
   'CONFIRMATION_MISMATCH',
   'CONFIRMATION_DENIED',
-  'PLAN_CHANGED',
   'POLICY_DENIED',
   'ENTITY_NOT_FOUND',
-  'NOT_SUPPORTED',
 ]);
 
 /** What a guard's error carries in its details: all of it when a confirmation was opened, parts of it otherwise. */
@@ -131,8 +129,10 @@ export function renderError(error: HoldfastError, options: RenderOptions = {}): 
   const lines = [`${error.code}: ${error.message}`];
   if (outcome === 'unknown') {
     lines.push('It is NOT known whether the change arrived. Read the state of the target before calling again.');
-  } else if (NOTHING_RAN.has(error.code)) lines.push('Nothing was run; nothing was changed.');
-  else if (outcome === 'not_sent') lines.push('The change was not sent.');
+  } else if (NOTHING_RAN.has(error.code) || (error.code === 'PLAN_CHANGED' && plan !== undefined)) {
+    // Without a new plan it is an operation that stopped half-way, after its safety snapshot.
+    lines.push('Nothing was run; nothing was changed.');
+  } else if (outcome === 'not_sent') lines.push('The change was not sent.');
   else if (outcome !== undefined) lines.push(`Outcome: ${scalar(outcome)}`);
   lines.push(error.hint);
   if (error.retryable) lines.push('The same call may succeed later.');
