@@ -228,6 +228,7 @@ export class Guard {
       person: request.principal.person,
       require: verdict.require,
       out_of_band: verdict.outOfBand || verdict.require === 'two-people',
+      ...(policy.approver_passphrase_hash === undefined ? {} : { passphrase_hash: policy.approver_passphrase_hash }),
       state: verdict.require === 'token' ? 'approved' : 'pending',
       created_at: created.toISOString(),
       expires_at: new Date(created.getTime() + policy.confirmation_ttl_seconds * 1000).toISOString(),
@@ -326,7 +327,6 @@ export class Guard {
   }
 
   #mayApprove(record: ConfirmationRecord, request: ApprovalRequest): void {
-    const { policy } = this.#options;
     if (request.via === 'elicitation') {
       if (record.require !== 'human' || record.out_of_band) {
         throw new HoldfastError('POLICY_DENIED', 'policy wants this approved apart from the calling client', {
@@ -345,10 +345,7 @@ export class Guard {
         'policy wants a second person: the caller cannot approve their own call',
       );
     }
-    if (
-      policy.approver_passphrase_hash !== undefined &&
-      !passphraseFits(request.passphrase, policy.approver_passphrase_hash)
-    ) {
+    if (record.passphrase_hash !== undefined && !passphraseFits(request.passphrase, record.passphrase_hash)) {
       throw new HoldfastError('AUTHENTICATION_FAILED', 'the approver passphrase is missing or wrong', {
         hint: 'Nothing was approved.',
       });

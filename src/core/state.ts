@@ -25,6 +25,8 @@ export interface ConfirmationRecord {
   require: Requirement;
   /** Whether only a channel apart from the caller's client counts (never elicitation). */
   out_of_band: boolean;
+  /** What the approver's passphrase is checked against: whoever approves with another entities file, or none, still needs it. */
+  passphrase_hash?: string | undefined;
   state: ConfirmationState;
   created_at: string;
   expires_at: string;
