@@ -1,0 +1,340 @@
+import { HoldfastError } from '../../core/errors.ts';
+import { isObject } from '../../core/json.ts';
+import type { Progress } from '../../core/operation.ts';
+import type { EntityBase } from '../../core/provider.ts';
+import type { FetchOptions, Runtime, SecretRef } from '../../core/runtime.ts';
+import {
+  type Attempt,
+  type Database,
+  httpError,
+  listOf,
+  numberOf,
+  type SourceType,
+  type Task,
+  taskError,
+  taskStatus,
+  toAttempt,
+  toDatabase,
+  toTask,
+  type Wire,
+} from './map.ts';
+
+export const DEFAULT_ORIGIN = 'https://api.redislabs.com';
+
+export type Tier = 'essentials' | 'pro';
+
+/** Where a database lives; the two tiers have different paths for the same calls. */
+export interface Address {
+  readonly tier: Tier;
+  readonly subscription: number;
+  readonly database: number;
+}
+
+/** The seconds between two looks at running work: quick at first, then the pace that the account's rate can bear. */
+const PAUSES = [1, 2, 3, 5, 8, 13, 20, 30] as const;
+/** How often a new task id may answer 404 before it counts as unknown. */
+const ABSENT_LOOKS = 5;
+/** A status read waits in the account's queue behind other work; after this it is reported as unknown. */
+const STATUS_PATIENCE_SECONDS = 90;
+const PAGE = 100;
+/** Under this share of the 400 requests a minute the pollers slow down, so that other calls still get through. */
+const SPARE_REQUESTS = 40;
+
+/** Waits between looks. The limit counts the waits themselves, so that it holds at any speed of time. */
+export class Pacer {
+  readonly #runtime: Runtime;
+  readonly #limitSeconds: number;
+  readonly #spare: () => boolean;
+  #looks = 0;
+  #waited = 0;
+
+  constructor(runtime: Runtime, limitSeconds: number, spare: () => boolean = () => true) {
+    this.#runtime = runtime;
+    this.#limitSeconds = limitSeconds;
+    this.#spare = spare;
+  }
+
+  get waitedSeconds(): number {
+    return this.#waited;
+  }
+
+  /**
+   * Waits until the next look is due.
+   * @throws {HoldfastError} TIMEOUT when the limit is used up
+   */
+  async next(what: string, signal: AbortSignal): Promise<void> {
+    if (this.#waited >= this.#limitSeconds) {
+      throw new HoldfastError('TIMEOUT', `${what} was not over after ${this.#limitSeconds} s`, {
+        hint: 'It may still be running at Redis Cloud. Look with get-restore-status or get-backup-info.',
+      });
+    }
+    const pause = Math.max(PAUSES[Math.min(this.#looks, PAUSES.length - 1)] as number, this.#spare() ? 0 : 15);
+    this.#looks += 1;
+    this.#waited += pause;
+    await this.#runtime.sleep(pause * 1000, signal);
+  }
+}
+
+export interface Credentials {
+  readonly access_key?: SecretRef | undefined;
+  readonly secret_key?: SecretRef | undefined;
+}
+
+/** The calls of the Redis Cloud API that backups need. Paths are chosen by method and path: operation names in the API description are misleading. */
+export class RedisCloudClient {
+  readonly #origin: string;
+  readonly #credentials: Credentials;
+  readonly #runtime: Runtime;
+  #keys: Promise<{ access: string; secret: string }> | undefined;
+  #remaining = Number.POSITIVE_INFINITY;
+
+  constructor(entity: Credentials & Pick<EntityBase, 'endpoint'>, runtime: Runtime) {
+    // The vendor's tools write the address with /v1, ours without; both mean the same.
+    this.#origin = (entity.endpoint ?? DEFAULT_ORIGIN).replace(/\/+$/, '').replace(/\/v1$/, '');
+    this.#credentials = entity;
+    this.#runtime = runtime;
+  }
+
+  /** Waits between looks within a number of seconds, slower when the account's requests run short. */
+  pacer(limitSeconds: number): Pacer {
+    return new Pacer(this.#runtime, limitSeconds, () => this.#remaining > SPARE_REQUESTS);
+  }
+
+  async subscription(tier: Tier, id: number, signal: AbortSignal): Promise<Wire> {
+    return this.#get(subscriptionPath(tier, id), 'the subscription', signal);
+  }
+
+  async essentialsSubscriptions(signal: AbortSignal): Promise<Wire[]> {
+    const answer = await this.#get('/v1/fixed/subscriptions', 'the list of subscriptions', signal);
+    return listOf(answer['subscriptions']);
+  }
+
+  async database({ tier, subscription, database }: Address, signal: AbortSignal): Promise<Database> {
+    const path = `${subscriptionPath(tier, subscription)}/databases/${segment(database)}`;
+    return toDatabase(await this.#get(path, 'the database', signal));
+  }
+
+  /** Gives all databases of a subscription, page by page. */
+  async databases(tier: Tier, subscription: number, signal: AbortSignal): Promise<Database[]> {
+    const found: Database[] = [];
+    for (let offset = 0; ; offset += PAGE) {
+      let answer: Wire;
+      try {
+        answer = await this.#get(
+          `${subscriptionPath(tier, subscription)}/databases?offset=${offset}&limit=${PAGE}`,
+          'the list of databases',
+          signal,
+        );
+      } catch (cause) {
+        // The service answers 404 behind the last page.
+        if (cause instanceof HoldfastError && cause.code === 'RESOURCE_NOT_FOUND') return found;
+        throw cause;
+      }
+      // Essentials gives one object, Pro a list with one.
+      const holder = answer['subscription'];
+      const page = listOf(
+        Array.isArray(holder) ? listOf(holder)[0]?.['databases'] : isObject(holder) ? holder['databases'] : [],
+      );
+      found.push(...page.map(toDatabase));
+      if (page.length < PAGE) return found;
+    }
+  }
+
+  /** Gives one task; a new id may be unknown for a moment, and old ones vanish after about ten days. */
+  async task(id: string, signal: AbortSignal): Promise<Task> {
+    if (!/^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(id)) {
+      throw new HoldfastError('INVALID_PARAMETER', `task_id '${id.slice(0, 40)}' is not a task id`, {
+        hint: 'A task id is a UUID, as restore and create-snapshot give it.',
+      });
+    }
+    for (let look = 1; ; look += 1) {
+      try {
+        return toTask(await this.#get(`/v1/tasks/${segment(id)}`, 'the task', signal));
+      } catch (cause) {
+        if (!(cause instanceof HoldfastError) || cause.code !== 'RESOURCE_NOT_FOUND') throw cause;
+        if (look > ABSENT_LOOKS) {
+          throw new HoldfastError('RESOURCE_NOT_FOUND', `Redis Cloud has no task ${id}`, {
+            hint: 'Redis Cloud forgets tasks after about ten days. See get-backup-info for the state of the database.',
+            provider: cause.provider,
+          });
+        }
+        await this.#runtime.sleep(1000, signal);
+      }
+    }
+  }
+
+  /** Gives the tasks of the last ten days or so. */
+  async tasks(signal: AbortSignal): Promise<Task[]> {
+    const answer = await this.#get('/v1/tasks', 'the list of tasks', signal);
+    return listOf(answer['tasks']).map(toTask);
+  }
+
+  /**
+   * Waits until a task is processed.
+   * @throws {HoldfastError} what the task's error means; TIMEOUT after the given waits
+   */
+  async settle(
+    id: string,
+    options: { doing: string; limitSeconds: number; progress?: (progress: Progress) => void },
+    signal: AbortSignal,
+  ): Promise<Task> {
+    const pacer = this.pacer(options.limitSeconds);
+    for (;;) {
+      const task = await this.task(id, signal);
+      const status = taskStatus(task.status);
+      if (task.error !== undefined || status === 'failed') throw taskError(task, options.doing);
+      if (status === 'succeeded') return task;
+      options.progress?.({
+        message:
+          status === 'pending'
+            ? 'Waiting in the queue of the Redis Cloud account, which does one thing at a time'
+            : `Redis Cloud is processing ${options.doing}`,
+      });
+      await pacer.next(options.doing, signal);
+    }
+  }
+
+  /** Gives the latest backup of a database, or of its copy in one region: the only one that the service tells. */
+  async latestBackup(address: Address, region: string | undefined, signal: AbortSignal): Promise<Attempt> {
+    const query = region === undefined ? '' : `?regionName=${encodeURIComponent(region)}`;
+    return toAttempt(
+      await this.#status(`${databasePath(address)}/backup${query}`, 'the backup status', signal),
+      'lastBackupTime',
+    );
+  }
+
+  async latestImport(address: Address, signal: AbortSignal): Promise<Attempt> {
+    return toAttempt(
+      await this.#status(`${databasePath(address)}/import`, 'the import status', signal),
+      'lastImportTime',
+    );
+  }
+
+  /** Asks for a backup now. A write: sent once. */
+  async startBackup(
+    address: Address,
+    options: { region?: string | undefined; path?: string | undefined },
+    signal: AbortSignal,
+  ): Promise<Task> {
+    const body = {
+      ...(options.region === undefined ? {} : { regionName: options.region }),
+      ...(options.path === undefined ? {} : { adhocBackupPath: options.path }),
+    };
+    return this.#start(`${databasePath(address)}/backup`, body, 'the backup', signal);
+  }
+
+  /** Asks for an import, which empties the database first. A write: sent once. */
+  async startImport(address: Address, type: SourceType, uris: readonly string[], signal: AbortSignal): Promise<Task> {
+    return this.#start(
+      `${databasePath(address)}/import`,
+      { sourceType: type, importFromUri: uris },
+      'the import',
+      signal,
+    );
+  }
+
+  async #start(path: string, body: object, doing: string, signal: AbortSignal): Promise<Task> {
+    const task = toTask(await this.#send(path, { method: 'POST', body: JSON.stringify(body), signal }, doing));
+    if (task.id === '') {
+      throw new HoldfastError('PROVIDER_UNAVAILABLE', `Redis Cloud took ${doing} without naming a task`, {
+        details: { outcome: 'unknown' },
+      });
+    }
+    if (task.error !== undefined) throw taskError(task, doing);
+    return task;
+  }
+
+  /** Even a status is a task: ask, poll, read its resource. */
+  async #status(path: string, doing: string, signal: AbortSignal): Promise<Wire | undefined> {
+    const asked = toTask(await this.#get(path, doing, signal));
+    const task = await this.settle(asked.id, { doing, limitSeconds: STATUS_PATIENCE_SECONDS }, signal);
+    return task.resource;
+  }
+
+  #get(path: string, what: string, signal: AbortSignal): Promise<Wire> {
+    return this.#send(path, { method: 'GET', signal }, what);
+  }
+
+  async #send(path: string, options: FetchOptions, what: string): Promise<Wire> {
+    this.#keys ??= this.#readKeys();
+    const keys = await this.#keys;
+    const writes = options.method !== 'GET';
+    const response = await this.#runtime.fetch(`${this.#origin}${path}`, {
+      ...options,
+      headers: {
+        'x-api-key': keys.access,
+        'x-api-secret-key': keys.secret,
+        'content-type': 'application/json',
+        accept: 'application/json',
+      },
+    });
+    const remaining = response.headers.get('x-rate-limit-remaining');
+    this.#remaining = remaining === null ? Number.POSITIVE_INFINITY : Number(remaining);
+    const body = this.#parse(await response.text());
+    if (!response.ok) throw httpError(response, body, what, writes);
+    if (!isObject(body)) {
+      throw new HoldfastError('PROVIDER_UNAVAILABLE', `Redis Cloud gave an answer to ${what} that is not JSON`, {
+        details: { outcome: writes ? 'unknown' : 'not_sent' },
+        provider: { status: response.status },
+      });
+    }
+    return body;
+  }
+
+  /** Reads JSON and drops every password on the way: databases carry theirs in clear. */
+  #parse(text: string): unknown {
+    try {
+      return JSON.parse(text, (key, value: unknown) => {
+        if (!/password|passwd|secret/i.test(key) || typeof value !== 'string') return value;
+        if (value !== '') this.#runtime.conceal(value);
+        return undefined;
+      });
+    } catch {
+      return undefined;
+    }
+  }
+
+  async #readKeys(): Promise<{ access: string; secret: string }> {
+    const { access_key, secret_key } = this.#credentials;
+    const access = access_key
+      ? await this.#runtime.secret(access_key)
+      : this.#runtime.credential('REDISCLOUD_ACCESS_KEY');
+    const secret = secret_key
+      ? await this.#runtime.secret(secret_key)
+      : this.#runtime.credential('REDISCLOUD_SECRET_KEY');
+    if (!access || !secret) {
+      const missing = [access ? [] : 'REDISCLOUD_ACCESS_KEY', secret ? [] : 'REDISCLOUD_SECRET_KEY'].flat();
+      // The next call looks again: the variable may have been set meanwhile.
+      this.#keys = undefined;
+      throw new HoldfastError(
+        'AUTHENTICATION_FAILED',
+        `${missing.join(' and ')} ${missing.length > 1 ? 'are' : 'is'} not set`,
+        {
+          hint: 'Set the variables, or access_key and secret_key of the entity. An MCP client hands down only variables that are named in the `env` of its configuration.',
+        },
+      );
+    }
+    return { access, secret };
+  }
+}
+
+function subscriptionPath(tier: Tier, id: number): string {
+  return tier === 'essentials' ? `/v1/fixed/subscriptions/${segment(id)}` : `/v1/subscriptions/${segment(id)}`;
+}
+
+function databasePath({ tier, subscription, database }: Address): string {
+  return `${subscriptionPath(tier, subscription)}/databases/${segment(database)}`;
+}
+
+function segment(value: string | number): string {
+  if (typeof value === 'number' && (!Number.isInteger(value) || value < 1 || value > 0x7fffffff)) {
+    throw new HoldfastError('INVALID_PARAMETER', `${value} is not an id of Redis Cloud`);
+  }
+  return encodeURIComponent(value);
+}
+
+/** Tells whether a subscription of Essentials may have backups: a property of its plan. */
+export function supportsBackups(subscription: Wire): boolean | undefined {
+  const declared = subscription['supportInstantAndDailyBackups'];
+  return typeof declared === 'boolean' ? declared : numberOf(subscription['price']) === 0 ? false : undefined;
+}

@@ -1,0 +1,5 @@
+import { redisCloudSimulator } from './redis-cloud.ts';
+import type { Simulator, SimulatorOptions } from './simulator.ts';
+
+/** Makes every provider's simulator on one clock. */
+export const simulators: readonly ((options: SimulatorOptions) => Simulator)[] = [redisCloudSimulator];

@@ -1,0 +1,725 @@
+import { createHash, randomUUID } from 'node:crypto';
+import { isObject } from '../core/json.ts';
+import type { Simulator, SimulatorOptions, SimulatorRequest, SimulatorResponse } from './simulator.ts';
+
+interface BackupConfig {
+  destination?: string | undefined;
+  interval?: string | undefined;
+  timeUTC?: string | undefined;
+}
+
+interface Attempt {
+  status?: string | undefined;
+  at?: string | undefined;
+  failureReason?: string | undefined;
+}
+
+export interface SimulatedDatabase {
+  id: number;
+  subscription: number;
+  name: string;
+  status: string;
+  protocol: string;
+  dataPersistence: string;
+  replication: boolean;
+  shards: number;
+  publicEndpoint: string;
+  backup: BackupConfig;
+  /** Region names with their own backups; empty for a single region. */
+  regions: Map<string, { backup: BackupConfig; lastBackup: Attempt }>;
+  syncSources: string[];
+  lastBackup: Attempt;
+  lastImport: Attempt;
+  /** The keys. An import empties this first. */
+  data: Map<string, string>;
+}
+
+export interface SimulatedSubscription {
+  id: number;
+  name: string;
+  tier: 'essentials' | 'pro';
+  status: string;
+  price: number;
+  supportInstantAndDailyBackups: boolean;
+  supportDataPersistence: boolean;
+}
+
+export interface SimulatedTask {
+  id: string;
+  commandType: string;
+  createdAt: number;
+  startsAt: number;
+  endsAt: number;
+  resourceId: number | undefined;
+  additionalResourceId: number | undefined;
+  resource?: (() => object) | undefined;
+  error?: { type: string; status: string; description: string } | undefined;
+  /** How often the id is still unknown. */
+  hidden: number;
+}
+
+interface FileContent {
+  readonly data: ReadonlyMap<string, string>;
+  readonly corrupt?: boolean;
+}
+
+/** What tests change to set up odd states. */
+export interface RedisCloudState {
+  readonly subscriptions: Map<number, SimulatedSubscription>;
+  readonly databases: Map<number, SimulatedDatabase>;
+  readonly tasks: Map<string, SimulatedTask>;
+  /** Backup files in the customer's storage, by URI without credentials and query; `corrupt` ones cannot be read. */
+  readonly files: Map<string, FileContent>;
+  /** Answers every call with this status. */
+  deny: 401 | 403 | undefined;
+  /** Makes the user key a viewer's: it reads only. */
+  viewer: boolean;
+  /** Requests that the account may send within a minute; none are counted off when undefined. */
+  rateLimit: number | undefined;
+  /** How often a new task id answers 404. */
+  hiddenLooks: number;
+  /** Keeps every task in this state. */
+  stuck: string | undefined;
+  /** The next write ends with this task error; as an object, or as the bare word of the API description. */
+  nextError: { type: string; status?: string; bare?: boolean } | undefined;
+  /** The next backup or import is handed over and then fails, with this text. */
+  nextFailure: string | undefined;
+  /** Words in place of the usual ones of the latest backup and import. */
+  backupWord: string | undefined;
+  importWord: string | undefined;
+}
+
+export interface RedisCloudSimulator extends Simulator {
+  readonly state: RedisCloudState;
+}
+
+const HOUR = 3_600_000;
+const DAY = 24 * HOUR;
+const TASK_LIFE = 10 * DAY;
+const BACKUP_MS = 2000;
+const IMPORT_MS = 3000;
+const SOURCE_TYPES = ['http', 'redis', 'ftp', 'aws-s3', 'azure-blob-storage', 'google-blob-storage'];
+
+/** Stands in for the Redis Cloud API: accounts of Essentials and Pro subscriptions, tasks, backups and imports. */
+export function redisCloudSimulator({ clock }: SimulatorOptions): RedisCloudSimulator {
+  const state = sampleFleet(clock.now().getTime());
+  const due: { at: number; run: () => void }[] = [];
+  const requests: number[] = [];
+  let busyUntil = 0;
+
+  const settle = (): void => {
+    const now = clock.now().getTime();
+    due.sort((a, b) => a.at - b.at);
+    while (due[0] !== undefined && due[0].at <= now) due.shift()?.run();
+    for (const [id, task] of state.tasks) if (now - task.createdAt > TASK_LIFE) state.tasks.delete(id);
+  };
+
+  const addTask = (
+    commandType: string,
+    times: { startsAt: number; endsAt: number },
+    more: Partial<Pick<SimulatedTask, 'resourceId' | 'additionalResourceId' | 'resource' | 'error'>> = {},
+  ): SimulatedTask => {
+    const task: SimulatedTask = {
+      id: randomUUID(),
+      commandType,
+      createdAt: clock.now().getTime(),
+      ...times,
+      resourceId: undefined,
+      additionalResourceId: undefined,
+      ...more,
+      hidden: state.hiddenLooks,
+    };
+    state.tasks.set(task.id, task);
+    return task;
+  };
+
+  const showTask = (task: SimulatedTask): object => {
+    const now = clock.now().getTime();
+    const status =
+      state.stuck ??
+      (now < task.startsAt
+        ? 'received'
+        : now < task.endsAt
+          ? 'processing-in-progress'
+          : task.error === undefined
+            ? 'processing-completed'
+            : 'processing-error');
+    const isOver = now >= task.endsAt && state.stuck === undefined;
+    const reached = now < task.startsAt ? task.createdAt : now < task.endsAt ? task.startsAt : task.endsAt;
+    return {
+      taskId: task.id,
+      commandType: task.commandType,
+      status,
+      description: `Task ${status}.`,
+      timestamp: new Date(reached).toISOString(),
+      ...(now < task.startsAt
+        ? {}
+        : {
+            response: {
+              ...(task.resourceId === undefined ? {} : { resourceId: task.resourceId }),
+              ...(task.additionalResourceId === undefined ? {} : { additionalResourceId: task.additionalResourceId }),
+              ...(isOver && task.resource !== undefined ? { resource: task.resource() } : {}),
+              ...(isOver && task.error !== undefined
+                ? { error: task.error.status === '' ? task.error.type : task.error }
+                : {}),
+            },
+          }),
+      links: [{ rel: 'self', type: 'GET', href: `https://api.redislabs.com/v1/tasks/${task.id}` }],
+    };
+  };
+
+  /** Writes are processed one after another for the whole account. */
+  const queueWrite = (milliseconds: number): { startsAt: number; endsAt: number } => {
+    const startsAt = Math.max(clock.now().getTime() + 100, busyUntil);
+    busyUntil = startsAt + milliseconds;
+    return { startsAt, endsAt: busyUntil };
+  };
+
+  const failingTask = (commandType: string, database: number | undefined, type: string, status = '400 BAD_REQUEST') => {
+    const task = addTask(commandType, queueWrite(100), {
+      resourceId: database,
+      error: { type, status, description: `Simulated ${type}.` },
+    });
+    return { status: 200, body: showTask(task) };
+  };
+
+  const statusTask = (commandType: string, database: SimulatedDatabase, read: () => object): SimulatorResponse => {
+    const now = clock.now().getTime();
+    const task = addTask(
+      commandType,
+      { startsAt: now + 40, endsAt: now + 80 },
+      { resourceId: database.id, additionalResourceId: database.subscription, resource: read },
+    );
+    return { status: 200, body: showTask(task) };
+  };
+
+  const nextError = (commandType: string, database: number): SimulatorResponse | undefined => {
+    const wanted = state.nextError;
+    if (wanted === undefined) return undefined;
+    state.nextError = undefined;
+    return failingTask(
+      commandType,
+      database,
+      wanted.type,
+      wanted.bare === true ? '' : (wanted.status ?? '400 BAD_REQUEST'),
+    );
+  };
+
+  const backup = (database: SimulatedDatabase, body: Record<string, unknown>): SimulatorResponse => {
+    const command = 'databaseBackupRequest';
+    const subscription = state.subscriptions.get(database.subscription);
+    const { regionName, adhocBackupPath } = body;
+    if (subscription?.tier === 'essentials' && !subscription.supportInstantAndDailyBackups) {
+      return failingTask(command, database.id, 'DATABASE_BACKUP_NOT_SUPPORTED');
+    }
+    if (database.regions.size > 0 && regionName === undefined) {
+      return failingTask(command, database.id, 'ACTIVE_ACTIVE_BACKUP_MISSING_REGION_NAME');
+    }
+    if (database.regions.size === 0 && regionName !== undefined) {
+      return failingTask(command, database.id, 'BACKUP_REGION_NAME_IS_NOT_ALLOWED_WITH_SINGLE_REGION_SUBSCRIPTION');
+    }
+    const region = regionName === undefined ? undefined : database.regions.get(String(regionName));
+    if (regionName !== undefined && region === undefined) {
+      return failingTask(command, database.id, 'ACTIVE_ACTIVE_INVALID_BACKUP_REGION_NAME');
+    }
+    if (database.status !== 'active') return failingTask(command, database.id, 'DATABASE_NOT_ACTIVE');
+    const path = adhocBackupPath ?? (region?.backup ?? database.backup).destination;
+    if (typeof path !== 'string') return failingTask(command, database.id, 'DATABASE_BACKUP_NOT_CONFIGURED');
+    if (!/^(s3|gs|abs|ftps?):\/\//.test(path)) return failingTask(command, database.id, 'DATABASE_INVALID_BACKUP_PATH');
+    const refused = nextError(command, database.id);
+    if (refused !== undefined) return refused;
+    const times = queueWrite(400);
+    const latest = region?.lastBackup ?? database.lastBackup;
+    const failure = state.nextFailure;
+    state.nextFailure = undefined;
+    due.push({ at: times.startsAt, run: () => Object.assign(latest, { status: 'in-progress' }) });
+    const endsAt = times.startsAt + BACKUP_MS;
+    due.push({
+      at: endsAt,
+      run: () => {
+        const at = new Date(endsAt).toISOString();
+        if (failure !== undefined) {
+          Object.assign(latest, { status: 'failed', failureReason: failure });
+          return;
+        }
+        Object.assign(latest, { status: 'success', at, failureReason: undefined });
+        for (let shard = 1; shard <= database.shards; shard += 1) {
+          const name = `${database.name}-${at}-${shard}_of_${database.shards}.rdb.gz`;
+          const part = [...database.data].filter(([key]) => shardOf(key, database.shards) === shard);
+          state.files.set(bare(`${path.replace(/\/+$/, '')}/${name}`), { data: new Map(part) });
+        }
+      },
+    });
+    const task = addTask(command, times, { resourceId: database.id, additionalResourceId: database.subscription });
+    return { status: 200, body: showTask(task) };
+  };
+
+  const importFiles = (database: SimulatedDatabase, body: Record<string, unknown>): SimulatorResponse => {
+    const command = 'databaseImportRequest';
+    const { sourceType, importFromUri } = body;
+    if (!SOURCE_TYPES.includes(String(sourceType))) return httpError(400, 'sourceType');
+    if (!Array.isArray(importFromUri) || importFromUri.some((uri) => typeof uri !== 'string')) {
+      return httpError(400, 'importFromUri');
+    }
+    const uris = importFromUri as string[];
+    if (uris.length === 0) return failingTask(command, database.id, 'DATABASE_IMPORT_URI_NOT_PROVIDED');
+    if (new Set(uris).size !== uris.length)
+      return failingTask(command, database.id, 'DUPLICATE_DATABASE_IMPORT_SOURCE_PATH');
+    const bad = badUri(String(sourceType), uris);
+    if (bad !== undefined) return failingTask(command, database.id, bad);
+    if (database.status !== 'active') return failingTask(command, database.id, 'DATABASE_NOT_ACTIVE');
+    const refused = nextError(command, database.id);
+    if (refused !== undefined) return refused;
+    const files = uris.map((uri) => state.files.get(bare(uri)));
+    if (files.some((file) => file === undefined)) {
+      return failingTask(command, database.id, 'DATABASE_IMPORT_SOURCE_NOT_FOUND', '404 NOT_FOUND');
+    }
+    const times = queueWrite(600);
+    const failure = state.nextFailure ?? (files.some((file) => file?.corrupt) ? 'the file cannot be read' : undefined);
+    state.nextFailure = undefined;
+    due.push({
+      at: times.startsAt,
+      run: () => {
+        database.status = 'pending';
+        Object.assign(database.lastImport, { status: 'importing', failureReason: undefined });
+        // All data goes first, whatever becomes of the import.
+        database.data.clear();
+      },
+    });
+    const endsAt = times.startsAt + IMPORT_MS;
+    due.push({
+      at: endsAt,
+      run: () => {
+        database.status = 'active';
+        const at = new Date(endsAt).toISOString();
+        if (failure !== undefined) {
+          Object.assign(database.lastImport, { status: 'failed', at, failureReason: failure });
+          return;
+        }
+        for (const file of files) for (const [key, value] of file?.data ?? []) database.data.set(key, value);
+        Object.assign(database.lastImport, { status: 'success', at });
+      },
+    });
+    const task = addTask(command, times, { resourceId: database.id, additionalResourceId: database.subscription });
+    return { status: 200, body: showTask(task) };
+  };
+
+  const databaseRoute = (
+    request: SimulatorRequest,
+    tier: 'essentials' | 'pro',
+    subscriptionId: number,
+    rest: readonly string[],
+  ): SimulatorResponse => {
+    const subscription = state.subscriptions.get(subscriptionId);
+    const [first, second] = rest;
+    if (first === undefined) {
+      if (request.method !== 'GET') return httpError(405, 'method');
+      if (subscription?.tier !== tier) return httpError(404, 'subscription');
+      const offset = Number(request.url.searchParams.get('offset') ?? 0);
+      const limit = Number(request.url.searchParams.get('limit') ?? 100);
+      const page = [...state.databases.values()]
+        .filter((database) => database.subscription === subscriptionId)
+        .slice(offset, offset + limit);
+      if (page.length === 0) return httpError(404, 'databases');
+      const holder = {
+        subscriptionId,
+        numberOfDatabases: page.length,
+        databases: page.map((one) => showDatabase(one, tier)),
+      };
+      return { status: 200, body: { accountId: 1001, subscription: tier === 'pro' ? [holder] : holder, links: [] } };
+    }
+    const found = state.databases.get(Number(first));
+    const database = found?.subscription === subscriptionId ? found : undefined;
+    const body = isObject(request.json) ? request.json : {};
+    if (request.method === 'POST' && (second === 'backup' || second === 'import') && rest.length === 2) {
+      if (request.text !== '' && !isObject(request.json)) return httpError(400, 'body');
+      const command = second === 'backup' ? 'databaseBackupRequest' : 'databaseImportRequest';
+      if (subscription === undefined) return failingTask(command, undefined, 'SUBSCRIPTION_NOT_FOUND', '404 NOT_FOUND');
+      if (subscription.tier !== tier) {
+        // The trap: the other family's path is taken, and the task fails without touching the data.
+        return tier === 'essentials'
+          ? failingTask(
+              command,
+              undefined,
+              `${second.toUpperCase()}_A_FIXED_DATABASE_IS_NOT_ALLOWED_WITH_A_FLEXIBLE_SUBSCRIPTION`,
+            )
+          : failingTask(command, undefined, 'SUBSCRIPTION_NOT_FOUND', '404 NOT_FOUND');
+      }
+      if (found === undefined) return failingTask(command, undefined, 'DATABASE_NOT_FOUND', '404 NOT_FOUND');
+      if (database === undefined)
+        return failingTask(command, undefined, 'DATABASE_SUBSCRIPTION_MISMATCH', '404 NOT_FOUND');
+      return second === 'backup' ? backup(database, body) : importFiles(database, body);
+    }
+    if (request.method !== 'GET') return httpError(404, 'path');
+    if (subscription?.tier !== tier || database === undefined) return httpError(404, 'database');
+    if (second === undefined) return { status: 200, body: showDatabase(database, tier) };
+    if (second === 'backup' && rest.length === 2) {
+      const regionName = request.url.searchParams.get('regionName');
+      const region = regionName === null ? undefined : database.regions.get(regionName);
+      if (database.regions.size > 0 && region === undefined) {
+        return failingTask(
+          'databaseBackupStatusRequest',
+          database.id,
+          'ACTIVE_ACTIVE_BACKUP_STATUS_MISSING_REGION_NAME',
+        );
+      }
+      const latest = region?.lastBackup ?? database.lastBackup;
+      return statusTask('databaseBackupStatusRequest', database, () =>
+        showAttempt(latest, 'lastBackupTime', state.backupWord),
+      );
+    }
+    if (second === 'import' && rest.length === 2) {
+      return statusTask('databaseImportStatusRequest', database, () =>
+        showAttempt(database.lastImport, 'lastImportTime', state.importWord),
+      );
+    }
+    return httpError(404, 'path');
+  };
+
+  const route = (request: SimulatorRequest): SimulatorResponse => {
+    const [, ...path] = request.url.pathname.split('/').filter((part) => part !== '');
+    if (path[0] === 'tasks' && request.method === 'GET') {
+      if (path.length === 1) return { status: 200, body: { tasks: [...state.tasks.values()].map(showTask) } };
+      const task = state.tasks.get(path[1] ?? '');
+      if (task === undefined || path.length > 2) return httpError(404, 'task');
+      task.hidden -= 1;
+      return task.hidden >= 0 ? httpError(404, 'task') : { status: 200, body: showTask(task) };
+    }
+    const tier = path[0] === 'fixed' ? 'essentials' : 'pro';
+    const [collection, id, databases, ...rest] = tier === 'essentials' ? path.slice(1) : path;
+    if (collection !== 'subscriptions') return httpError(404, 'path');
+    const all = [...state.subscriptions.values()].filter((subscription) => subscription.tier === tier);
+    if (id === undefined) {
+      if (request.method !== 'GET') return httpError(404, 'path');
+      return { status: 200, body: { accountId: 1001, subscriptions: all.map(showSubscription), links: [] } };
+    }
+    if (!/^\d+$/.test(id)) return httpError(400, 'subscriptionId');
+    if (databases === undefined) {
+      const subscription = all.find((candidate) => candidate.id === Number(id));
+      if (request.method !== 'GET' || subscription === undefined) return httpError(404, 'subscription');
+      return { status: 200, body: showSubscription(subscription) };
+    }
+    if (databases !== 'databases') return httpError(404, 'path');
+    if (rest[0] !== undefined && !/^\d+$/.test(rest[0])) return httpError(400, 'databaseId');
+    return databaseRoute(request, tier, Number(id), rest);
+  };
+
+  return {
+    provider: 'redis-cloud',
+    state,
+    matches: ({ url }) => /^\/v1\/(subscriptions|fixed|tasks|logs|data-persistence)(\/|$)/.test(url.pathname),
+    handle(request) {
+      settle();
+      const now = clock.now().getTime();
+      while (requests[0] !== undefined && requests[0] < now - 60_000) requests.shift();
+      requests.push(now);
+      const remaining = Math.max(0, (state.rateLimit ?? Number.MAX_SAFE_INTEGER) - requests.length);
+      const answer = (): SimulatorResponse => {
+        if (state.rateLimit !== undefined && requests.length > state.rateLimit) return httpError(429, 'limit');
+        if (!request.headers['x-api-key'] || !request.headers['x-api-secret-key']) return httpError(401, 'keys');
+        if (state.deny !== undefined) return httpError(state.deny, 'denied');
+        if (state.viewer && request.method !== 'GET') return httpError(403, 'role');
+        if (!(request.headers['content-type'] ?? '').startsWith('application/json'))
+          return httpError(415, 'content type');
+        return route(request);
+      };
+      const response = answer();
+      return {
+        ...response,
+        headers: { ...response.headers, 'x-rate-limit-remaining': String(Math.min(remaining, 400)) },
+      };
+    },
+  };
+}
+
+const REASONS: Record<number, string> = {
+  400: 'Bad Request',
+  401: 'Unauthorized',
+  403: 'Forbidden',
+  404: 'Not Found',
+  405: 'Method Not Allowed',
+  415: 'Unsupported Media Type',
+  429: 'Too Many Requests',
+};
+
+function httpError(status: number, about: string): SimulatorResponse {
+  return { status, body: { status, error: REASONS[status] ?? 'Error', message: `Simulated refusal: ${about}` } };
+}
+
+function showAttempt(attempt: Attempt, timeField: string, word: string | undefined): object {
+  if (attempt.status === undefined && word === undefined) return {};
+  return {
+    status: word ?? attempt.status,
+    ...(attempt.at === undefined ? {} : { [timeField]: attempt.at }),
+    ...(attempt.failureReason === undefined ? {} : { failureReason: attempt.failureReason, failureReasonParams: [] }),
+  };
+}
+
+function showSubscription(subscription: SimulatedSubscription): object {
+  const { id, name, status, price, tier, supportDataPersistence, supportInstantAndDailyBackups } = subscription;
+  if (tier === 'pro') return { id, name, status, memoryStorage: 'ram', numberOfDatabases: 1, links: [] };
+  return {
+    id,
+    name,
+    status,
+    planId: price === 0 ? 98_001 : 98_250,
+    planName: price === 0 ? 'Free 30MB' : 'Single-Zone 250MB',
+    provider: 'AWS',
+    region: 'us-east-1',
+    price,
+    pricePeriod: 'Month',
+    priceCurrency: 'USD',
+    maximumDatabases: price === 0 ? 1 : 4,
+    supportDataPersistence,
+    supportInstantAndDailyBackups,
+    supportReplication: price > 0,
+    supportClustering: false,
+    creationDate: '2026-01-15T09:00:00Z',
+    links: [],
+  };
+}
+
+function showDatabase(database: SimulatedDatabase, tier: 'essentials' | 'pro'): object {
+  const used = Math.round((database.data.size * 0.4 + 2) * 10) / 10;
+  const common = {
+    databaseId: database.id,
+    name: database.name,
+    protocol: database.protocol,
+    provider: 'AWS',
+    region: 'us-east-1',
+    redisVersion: '7.4',
+    status: database.status,
+    memoryUsedInMb: used,
+    memoryStorage: 'ram',
+    dataPersistence: database.dataPersistence,
+    replication: database.replication,
+    dataEvictionPolicy: 'noeviction',
+    publicEndpoint: database.publicEndpoint,
+    lastModified: '2026-11-01T09:00:00Z',
+    modules: [],
+    security: { enableTls: true, password: `sim-${database.name}-password`, sourceIps: ['0.0.0.0/0'] },
+    clustering: { enabled: database.shards > 1, numberOfShards: database.shards },
+    links: [],
+  };
+  const destination = (config: BackupConfig): object =>
+    config.destination === undefined ? {} : { destination: config.destination };
+  if (tier === 'essentials') {
+    return {
+      ...common,
+      planMemoryLimit: 250,
+      memoryLimitMeasurementUnit: 'MB',
+      backup: {
+        remoteBackupEnabled: database.backup.destination !== undefined,
+        status: 'idle',
+        ...(database.backup.destination === undefined ? {} : { interval: 'every-24-hours' }),
+        ...destination(database.backup),
+      },
+    };
+  }
+  const proBackup = (config: BackupConfig): object => ({
+    enableRemoteBackup: config.destination !== undefined,
+    interval: config.interval ?? 'every-24-hours',
+    timeUTC: config.timeUTC ?? '',
+    ...destination(config),
+  });
+  if (database.regions.size > 0) {
+    const { memoryUsedInMb, status, ...shared } = common;
+    return {
+      ...shared,
+      status,
+      activeActiveRedis: true,
+      crdbDatabases: [...database.regions].map(([region, { backup }]) => ({
+        provider: 'AWS',
+        region,
+        memoryUsedInMb,
+        datasetSizeInGb: 1,
+        backup: proBackup(backup),
+      })),
+    };
+  }
+  return {
+    ...common,
+    datasetSizeInGb: 2,
+    throughputMeasurement: { by: 'operations-per-second', value: 10_000 },
+    activeActiveRedis: false,
+    replica:
+      database.syncSources.length === 0
+        ? null
+        : { syncSources: database.syncSources.map((endpoint) => ({ endpoint })) },
+    backup: proBackup(database.backup),
+  };
+}
+
+function badUri(type: string, uris: readonly string[]): string | undefined {
+  const schemes: Record<string, { pattern: RegExp; word: string }> = {
+    http: { pattern: /^https?:\/\//, word: 'HTTP' },
+    redis: { pattern: /^redis:\/\//, word: 'REDIS' },
+    ftp: { pattern: /^ftps?:\/\//, word: 'FTP' },
+    'aws-s3': { pattern: /^s3:\/\//, word: 'S3' },
+    'azure-blob-storage': { pattern: /^abs:\/\//, word: 'AZURE' },
+    'google-blob-storage': { pattern: /^gs:\/\//, word: 'GCS' },
+  };
+  const scheme = schemes[type];
+  if (scheme === undefined || uris.some((uri) => !scheme.pattern.test(uri))) {
+    return `DATABASE_IMPORT_${scheme?.word ?? 'HTTP'}_BAD_URI`;
+  }
+  return type === 'redis' && uris.length > 1 ? 'DATABASE_IMPORT_MULTIPLE_REDIS_SOURCES' : undefined;
+}
+
+/** A URI without credentials and query: what names the file. */
+function bare(uri: string): string {
+  return uri.replace(/^([a-z0-9]+:\/\/).*@/i, '$1').replace(/\?.*$/, '');
+}
+
+function shardOf(key: string, shards: number): number {
+  return ((createHash('sha256').update(key).digest()[0] ?? 0) % shards) + 1;
+}
+
+function keys(prefixes: Readonly<Record<string, number>>, version: string): Map<string, string> {
+  return new Map(
+    Object.entries(prefixes).flatMap(([prefix, count]) =>
+      Array.from({ length: count }, (_, index): [string, string] => [`${prefix}:${index + 1}`, version]),
+    ),
+  );
+}
+
+function sampleFleet(now: number): RedisCloudState {
+  const ago = (milliseconds: number): string => new Date(now - milliseconds).toISOString();
+  const database = (
+    given: Pick<SimulatedDatabase, 'id' | 'subscription' | 'name' | 'data'> & Partial<SimulatedDatabase>,
+  ): SimulatedDatabase => ({
+    status: 'active',
+    protocol: 'redis',
+    dataPersistence: 'aof-every-1-second',
+    replication: true,
+    shards: 1,
+    publicEndpoint: `redis-${given.id}.c1.us-east-1-2.ec2.cloud.redislabs.com:12000`,
+    backup: {},
+    regions: new Map(),
+    syncSources: [],
+    lastBackup: {},
+    lastImport: {},
+    ...given,
+  });
+  const subscription = (
+    given: Pick<SimulatedSubscription, 'id' | 'name' | 'tier'> & Partial<SimulatedSubscription>,
+  ) => ({
+    status: 'active',
+    price: 500,
+    supportInstantAndDailyBackups: true,
+    supportDataPersistence: true,
+    ...given,
+  });
+  const databases = [
+    database({
+      id: 51002101,
+      subscription: 2101,
+      name: 'carts',
+      data: keys({ cart: 40, price: 20 }, 'today'),
+      backup: { destination: 's3://sandbox-backups/redis/carts/' },
+      lastBackup: { status: 'success', at: ago(9 * HOUR) },
+      lastImport: { status: 'success', at: ago(3 * DAY) },
+    }),
+    // Badly protected: no backup path, no persistence.
+    database({
+      id: 51002102,
+      subscription: 2101,
+      name: 'previews',
+      data: keys({ preview: 12 }, 'today'),
+      dataPersistence: 'none',
+      replication: false,
+    }),
+    database({
+      id: 51002201,
+      subscription: 2102,
+      name: 'toy',
+      data: keys({ toy: 3 }, 'today'),
+      dataPersistence: 'none',
+    }),
+    database({
+      id: 51003101,
+      subscription: 3101,
+      name: 'sessions',
+      data: keys({ session: 60, user: 25 }, 'today'),
+      shards: 2,
+      backup: { destination: 's3://sandbox-backups/redis/sessions/', interval: 'every-6-hours' },
+      lastBackup: { status: 'success', at: ago(2 * HOUR) },
+    }),
+    database({
+      id: 51003102,
+      subscription: 3101,
+      name: 'reports',
+      data: keys({ report: 8 }, 'today'),
+      syncSources: ['redis-51003101.c1.us-east-1-2.ec2.cloud.redislabs.com:12000'],
+    }),
+    database({
+      id: 51003201,
+      subscription: 3102,
+      name: 'global',
+      data: keys({ score: 30 }, 'today'),
+      regions: new Map([
+        ['us-east-1', { backup: {}, lastBackup: {} }],
+        [
+          'eu-west-1',
+          {
+            backup: {
+              destination: 's3://sandbox-backups/redis/global-eu/',
+              interval: 'every-24-hours',
+              timeUTC: '02:00',
+            },
+            lastBackup: { status: 'success', at: ago(20 * HOUR) },
+          },
+        ],
+      ]),
+    }),
+  ];
+  const lastGood: FileContent = { data: keys({ cart: 30, price: 20 }, 'last week') };
+  const seededTask: SimulatedTask = {
+    id: '5a3d1c52-0000-4000-8000-000000000001',
+    commandType: 'databaseImportRequest',
+    createdAt: now - 3 * DAY,
+    startsAt: now - 3 * DAY,
+    endsAt: now - 3 * DAY,
+    resourceId: 51002101,
+    additionalResourceId: 2101,
+    hidden: 0,
+  };
+  return {
+    subscriptions: new Map(
+      [
+        subscription({ id: 2101, name: 'shop-essentials', tier: 'essentials' }),
+        subscription({
+          id: 2102,
+          name: 'free',
+          tier: 'essentials',
+          price: 0,
+          supportInstantAndDailyBackups: false,
+          supportDataPersistence: false,
+        }),
+        subscription({ id: 3101, name: 'production', tier: 'pro' }),
+        subscription({ id: 3102, name: 'worldwide', tier: 'pro' }),
+      ].map((one) => [one.id, one]),
+    ),
+    databases: new Map(databases.map((one) => [one.id, one])),
+    tasks: new Map([[seededTask.id, seededTask]]),
+    files: new Map<string, FileContent>([
+      ['s3://sandbox-backups/redis/carts/carts-last-good.rdb.gz', lastGood],
+      ['s3://sandbox-backups/redis/carts/carts-older.rdb.gz', { data: keys({ cart: 10 }, 'last month') }],
+      ['s3://sandbox-backups/redis/sessions/sessions-1_of_2.rdb.gz', { data: keys({ session: 50 }, 'last week') }],
+      ['s3://sandbox-backups/redis/sessions/sessions-2_of_2.rdb.gz', { data: keys({ user: 20 }, 'last week') }],
+      ['s3://sandbox-backups/redis/damaged.rdb.gz', { data: new Map(), corrupt: true }],
+      ['s3://my-bucket/backups/redis-backup.rdb', lastGood],
+      ['https://backups.example.com/redis-backup.rdb', lastGood],
+      ['abs://myaccount/backups/redis.rdb', lastGood],
+    ]),
+    deny: undefined,
+    viewer: false,
+    rateLimit: undefined,
+    hiddenLooks: 1,
+    stuck: undefined,
+    nextError: undefined,
+    nextFailure: undefined,
+    backupWord: undefined,
+    importWord: undefined,
+  };
+}
