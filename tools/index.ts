@@ -1,2 +1,3 @@
 export * as fleet from './fleet.ts';
+export * as gcpCloudSql from './gcp-cloud-sql.ts';
 export * as redisCloud from './redis-cloud.ts';

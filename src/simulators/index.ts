@@ -1,5 +1,9 @@
+import { gcpCloudSqlSimulator } from './gcp-cloud-sql.ts';
 import { redisCloudSimulator } from './redis-cloud.ts';
 import type { Simulator, SimulatorOptions } from './simulator.ts';
 
 /** Makes every provider's simulator on one clock. */
-export const simulators: readonly ((options: SimulatorOptions) => Simulator)[] = [redisCloudSimulator];
+export const simulators: readonly ((options: SimulatorOptions) => Simulator)[] = [
+  gcpCloudSqlSimulator,
+  redisCloudSimulator,
+];

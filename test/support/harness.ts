@@ -76,7 +76,10 @@ export async function startHarness(options: HarnessOptions): Promise<Harness> {
       };
       return {
         base,
-        resolve: async () => ({ ...(known.type.schema.parse(parameters) as Record<string, unknown>), ...base }),
+        resolve: async () => {
+          const parsed = known.type.schema.parse(parameters) as Record<string, unknown>;
+          return { ...parsed, ...base, parameters: parsed };
+        },
       };
     }),
     policy: { ...DEFAULT_POLICY, ...options.policy },

@@ -1,0 +1,141 @@
+import { z } from 'zod';
+import { HoldfastError } from '../../core/errors.ts';
+import { defineProvider, type EntityBase } from '../../core/provider.ts';
+import { googleAuthorizer, googleCredentialFields, googleOrigin } from '../google.ts';
+import type { CloudSqlClient } from './client.ts';
+import { toCloudSqlError } from './map.ts';
+
+const Project = z
+  .string()
+  .regex(/^(?:[a-z][a-z0-9.-]{0,80}:)?[a-z][a-z0-9-]{4,28}[a-z0-9]$/, 'write the id of a Google Cloud project');
+
+const CloudSqlInstance = z.object({
+  name: z
+    .string()
+    .regex(/^[a-z](?:[a-z0-9-]{0,96}[a-z0-9])?$/, 'up to 98 lower-case letters, digits and hyphens, a letter first'),
+  project: Project.optional(),
+  project_id: Project.optional(),
+  region: z.string().optional(),
+  database_version: z.string().optional(),
+  tier: z.string().optional(),
+  backup_start_time: z
+    .string()
+    .regex(/^([01]\d|2[0-3]):[0-5]\d$/, 'write HH:MM, UTC')
+    .optional(),
+  point_in_time_recovery_enabled: z.boolean().optional(),
+  backup_retention_count: z.number().int().min(1).max(365).optional(),
+  transaction_log_retention_days: z.number().int().min(1).max(35).optional(),
+  backup_location: z.string().optional(),
+  delete_protection: z.boolean().optional(),
+  retain_backups_on_delete: z.boolean().optional(),
+  final_backup: z
+    .strictObject({ enabled: z.boolean(), retention_days: z.number().int().min(1).max(365).optional() })
+    .optional(),
+  ...googleCredentialFields,
+});
+
+export type CloudSqlEntity = z.output<typeof CloudSqlInstance>;
+
+/** Gives the instance's own name: the parameter, which shares its name with the entity's name in Holdfast. */
+export function instanceOf(entity: CloudSqlEntity & EntityBase): string {
+  return String(entity.parameters?.['name'] ?? entity.name);
+}
+
+const ORIGIN = 'https://sqladmin.googleapis.com';
+
+/** Google Cloud SQL: PostgreSQL, MySQL and SQL Server instances. */
+export const gcpCloudSql = defineProvider<CloudSqlEntity, CloudSqlClient>({
+  id: 'gcp-cloud-sql',
+  title: 'Google Cloud SQL',
+  entityTypes: {
+    'gcp/cloud-sql-instance': {
+      title: 'Google Cloud SQL instance',
+      schema: CloudSqlInstance,
+      ignored: [
+        'allow_public_access',
+        'authorized_networks',
+        'availability_type',
+        'create_when_missing',
+        'data_disk_size_gb',
+        'data_disk_type',
+        'database_flags',
+        'deletion_policy',
+        'edition',
+        'ip_configuration',
+        'ipv4_enabled',
+        'labels_on_instance',
+        'maintenance_window',
+        'password_secret',
+        'permitted-secrets',
+        'private_network',
+        'root_password_secret',
+        'services',
+        'storage_auto_resize',
+        'storage_size',
+        'user_labels',
+      ],
+      example: {
+        project: 'my-project',
+        name: 'my-postgres-instance',
+        database_version: 'POSTGRES_14',
+        tier: 'db-custom-2-4096',
+        region: 'us-central1',
+        backup_start_time: '03:00',
+        point_in_time_recovery_enabled: true,
+        delete_protection: true,
+        credentials_file: '${file:/etc/holdfast/gcp-key.json}',
+      },
+      sandbox: {
+        name: 'gcp-cloud-sql',
+        parameters: {
+          project: 'holdfast-sandbox',
+          name: 'orders-db',
+          region: 'us-central1',
+          database_version: 'POSTGRES_16',
+          backup_start_time: '03:00',
+          point_in_time_recovery_enabled: true,
+          delete_protection: true,
+          access_token: '${env:GOOGLE_OAUTH_ACCESS_TOKEN}',
+        },
+      },
+    },
+  },
+  cannot: {},
+  limits: { per_second: 2, burst: 20, concurrent: 8, timeout_ms: 30_000 },
+
+  async connect(entity, runtime) {
+    if (entity.project !== undefined && entity.project_id !== undefined && entity.project !== entity.project_id) {
+      throw new HoldfastError('CONFIG_INVALID', 'project and project_id of the entity differ', {
+        hint: 'Keep one of them.',
+      });
+    }
+    const explicit = [entity.access_token, entity.credentials_json, entity.credentials_file].filter(
+      (given) => given !== undefined,
+    );
+    if (explicit.length > 1) {
+      throw new HoldfastError('CONFIG_INVALID', 'the entity names more than one credential', {
+        hint: 'Keep one of access_token, credentials_json and credentials_file.',
+      });
+    }
+    const project = entity.project ?? entity.project_id;
+    const origin = googleOrigin(entity.endpoint, ORIGIN);
+    const scopes = ['https://www.googleapis.com/auth/sqlservice.admin'];
+    // Impersonation needs the wider scope to ask for the other account's token.
+    if (entity.impersonate_service_account !== undefined) scopes[0] = 'https://www.googleapis.com/auth/cloud-platform';
+    const authorizer = googleAuthorizer(entity, runtime, { scopes, origin, project });
+    const { createCloudSqlClient } = await import('./client.ts');
+    return createCloudSqlClient({ instance: instanceOf(entity), project, origin, authorizer, runtime });
+  },
+
+  async recoveryOptions(context, at) {
+    const { recoveryOptions } = await import('./backups.ts');
+    return recoveryOptions(context, at);
+  },
+
+  toError: (cause) =>
+    toCloudSqlError(cause, {
+      resource: 'instance',
+      permission: 'cloudsql.instances.get',
+      role: 'roles/cloudsql.viewer',
+    }),
+});
