@@ -106,7 +106,9 @@ class SqliteStore implements StateStore {
     );
   }
 
-  async confirmation(by: { id: string } | { code: string } | { token_sha256: string }): Promise<ConfirmationRecord | undefined> {
+  async confirmation(
+    by: { id: string } | { code: string } | { token_sha256: string },
+  ): Promise<ConfirmationRecord | undefined> {
     return this.#use('read', () => {
       const [column, value] = Object.entries(by)[0] as [string, string];
       const [row] = this.#rows(`SELECT record FROM confirmations WHERE ${column} = ?`, value);
@@ -118,9 +120,11 @@ class SqliteStore implements StateStore {
     return this.#use('read', () => {
       const states = filter.states ?? [];
       const where = states.length === 0 ? '' : `WHERE state IN (${states.map(() => '?').join(', ')})`;
-      return this.#rows(`SELECT record FROM confirmations ${where} ORDER BY created_at DESC, rowid DESC LIMIT ?`, ...states, filter.limit ?? 100).map(
-        (row) => parse<ConfirmationRecord>(row),
-      );
+      return this.#rows(
+        `SELECT record FROM confirmations ${where} ORDER BY created_at DESC, rowid DESC LIMIT ?`,
+        ...states,
+        filter.limit ?? 100,
+      ).map((row) => parse<ConfirmationRecord>(row));
     });
   }
 
@@ -135,7 +139,15 @@ class SqliteStore implements StateStore {
         const [row] = this.#rows('SELECT record FROM confirmations WHERE id = ? AND state = ?', id, from);
         if (row === undefined) return false;
         const record = { ...parse<ConfirmationRecord>(row), ...patch, state: to };
-        return this.#run('UPDATE confirmations SET state = ?, record = ? WHERE id = ? AND state = ?', to, JSON.stringify(record), id, from) === 1;
+        return (
+          this.#run(
+            'UPDATE confirmations SET state = ?, record = ? WHERE id = ? AND state = ?',
+            to,
+            JSON.stringify(record),
+            id,
+            from,
+          ) === 1
+        );
       }),
     );
   }
@@ -161,7 +173,9 @@ class SqliteStore implements StateStore {
     });
   }
 
-  async operations(filter: { entity?: string; statuses?: readonly string[]; limit?: number } = {}): Promise<OperationRecord[]> {
+  async operations(
+    filter: { entity?: string; statuses?: readonly string[]; limit?: number } = {},
+  ): Promise<OperationRecord[]> {
     return this.#use('read', () => {
       const conditions: string[] = [];
       const values: SQLInputValue[] = [];
@@ -174,9 +188,11 @@ class SqliteStore implements StateStore {
         values.push(...filter.statuses);
       }
       const where = conditions.length === 0 ? '' : `WHERE ${conditions.join(' AND ')}`;
-      return this.#rows(`SELECT record FROM operations ${where} ORDER BY created_at DESC, rowid DESC LIMIT ?`, ...values, filter.limit ?? 100).map((row) =>
-        parse<OperationRecord>(row),
-      );
+      return this.#rows(
+        `SELECT record FROM operations ${where} ORDER BY created_at DESC, rowid DESC LIMIT ?`,
+        ...values,
+        filter.limit ?? 100,
+      ).map((row) => parse<OperationRecord>(row));
     });
   }
 
@@ -194,13 +210,24 @@ class SqliteStore implements StateStore {
     });
   }
 
-  async claimOperation(id: string, expected: string | undefined, owner: NonNullable<OperationRecord['owner']>): Promise<boolean> {
+  async claimOperation(
+    id: string,
+    expected: string | undefined,
+    owner: NonNullable<OperationRecord['owner']>,
+  ): Promise<boolean> {
     return this.#use('write', () =>
       this.#transaction(() => {
         const [row] = this.#rows('SELECT record FROM operations WHERE id = ? AND owner IS ?', id, expected ?? null);
         if (row === undefined) return false;
         const record = { ...parse<OperationRecord>(row), owner };
-        return this.#run('UPDATE operations SET owner = ?, record = ? WHERE id = ?', owner.id, JSON.stringify(record), id) === 1;
+        return (
+          this.#run(
+            'UPDATE operations SET owner = ?, record = ? WHERE id = ?',
+            owner.id,
+            JSON.stringify(record),
+            id,
+          ) === 1
+        );
       }),
     );
   }
@@ -225,12 +252,25 @@ class SqliteStore implements StateStore {
   }
 
   async addNote(entity: string, kind: string, note: JsonObject, at: string): Promise<void> {
-    this.#use('write', () => this.#run('INSERT INTO notes (entity, kind, at, note) VALUES (?, ?, ?, ?)', entity, kind, at, JSON.stringify(note)));
+    this.#use('write', () =>
+      this.#run(
+        'INSERT INTO notes (entity, kind, at, note) VALUES (?, ?, ?, ?)',
+        entity,
+        kind,
+        at,
+        JSON.stringify(note),
+      ),
+    );
   }
 
   async notes(entity: string, kind: string, limit: number): Promise<JsonObject[]> {
     return this.#use('read', () =>
-      this.#rows('SELECT note AS record FROM notes WHERE entity = ? AND kind = ? ORDER BY sequence DESC LIMIT ?', entity, kind, limit).map((row) => parse<JsonObject>(row)),
+      this.#rows(
+        'SELECT note AS record FROM notes WHERE entity = ? AND kind = ? ORDER BY sequence DESC LIMIT ?',
+        entity,
+        kind,
+        limit,
+      ).map((row) => parse<JsonObject>(row)),
     );
   }
 
@@ -276,7 +316,11 @@ function attempt<T>(what: string, work: () => T): T {
     return work();
   } catch (cause) {
     if (cause instanceof HoldfastError) throw cause;
-    throw new HoldfastError('STATE_UNAVAILABLE', `the state store cannot be ${what === 'open' ? 'opened' : what === 'read' ? 'read' : 'written'}`, { cause });
+    throw new HoldfastError(
+      'STATE_UNAVAILABLE',
+      `the state store cannot be ${what === 'open' ? 'opened' : what === 'read' ? 'read' : 'written'}`,
+      { cause },
+    );
   }
 }
 
