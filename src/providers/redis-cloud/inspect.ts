@@ -8,7 +8,7 @@ export interface Inspection {
   /** Number of keys; summed over the masters in cluster mode. */
   readonly keys: number;
   /** Keys, keys with expiry and mean time to live by logical database. */
-  readonly databases: Readonly<Record<string, { keys: number; expires: number; mean_ttl_seconds: number }>>;
+  readonly databases: Readonly<Record<string, { keys: number; expires: number; mean_ttl_seconds?: number }>>;
   readonly memory: { used_bytes?: number; limit_bytes?: number; fragmentation?: number };
   readonly clients: number | undefined;
   readonly role: string | undefined;
@@ -55,8 +55,10 @@ export function concealPassword(url: string, runtime: Pick<Runtime, 'conceal'>):
 export async function inspect(url: string, signal: AbortSignal): Promise<Inspection> {
   parseUrl(url);
   const { Redis } = await import('ioredis');
-  const connection = await open(() => new Redis(url, OPTIONS), signal);
+  let connection: Redis | undefined;
   try {
+    const opened = await open(() => new Redis(url, OPTIONS), signal);
+    connection = opened;
     const gaps: string[] = [];
     const attempt = async <T>(name: string, command: () => Promise<T>): Promise<T | undefined> => {
       signal.throwIfAborted();
@@ -69,12 +71,12 @@ export async function inspect(url: string, signal: AbortSignal): Promise<Inspect
       }
     };
     const info = async (section: string) =>
-      parseInfo((await attempt(`INFO ${section}`, () => connection.info(section))) ?? '');
+      parseInfo((await attempt(`INFO ${section}`, () => opened.info(section))) ?? '');
 
     const cluster = (await info('cluster'))['cluster_enabled'] === '1';
-    const shards = cluster ? await sizeOfMasters(connection, url, signal) : undefined;
+    const shards = cluster ? await sizeOfMasters(opened, url, signal) : undefined;
     if (shards !== undefined) gaps.push(...shards.gaps);
-    const keys = shards?.keys ?? (await attempt('DBSIZE', () => connection.dbsize()));
+    const keys = shards?.keys ?? (await attempt('DBSIZE', () => opened.dbsize()));
     if (keys === undefined) {
       throw new HoldfastError('INSUFFICIENT_PERMISSIONS', 'the user of redis_url may not send DBSIZE', {
         hint: 'Give it +info +dbsize +scan +ping +hello +client|setname +client|list on ~*.',
@@ -82,7 +84,7 @@ export async function inspect(url: string, signal: AbortSignal): Promise<Inspect
     }
     const memory = await info('memory');
     const replication = await info('replication');
-    const sample = await attempt('SCAN', () => sampleKeys(connection, signal));
+    const sample = await attempt('SCAN', () => sampleKeys(opened, signal));
     return {
       keys,
       databases: keyspace(await info('keyspace')),
@@ -101,7 +103,7 @@ export async function inspect(url: string, signal: AbortSignal): Promise<Inspect
   } catch (cause) {
     throw toRedisError(cause);
   } finally {
-    connection.disconnect();
+    connection?.disconnect();
   }
 }
 
@@ -113,6 +115,8 @@ const OPTIONS: RedisOptions = {
   commandTimeout: 10_000,
   retryStrategy: () => null,
   connectionName: 'holdfast',
+  // The check prints to stderr when INFO is refused.
+  enableReadyCheck: false,
   // A user restricted to what the inspector needs may not announce a library.
   disableClientInfo: true,
 };
@@ -226,10 +230,9 @@ function keyspace(fields: Record<string, string>): Inspection['databases'] {
       .filter(([name]) => /^db\d+$/.test(name))
       .map(([name, text]) => {
         const part = (key: string): number => Number(new RegExp(`(?:^|,)${key}=(\\d+)`).exec(text)?.[1] ?? 0);
-        return [
-          name,
-          { keys: part('keys'), expires: part('expires'), mean_ttl_seconds: Math.round(part('avg_ttl') / 1000) },
-        ];
+        // The server works the mean out in the background: 0 means that it does not know yet.
+        const ttl = part('avg_ttl') === 0 ? {} : { mean_ttl_seconds: Math.round(part('avg_ttl') / 1000) };
+        return [name, { keys: part('keys'), expires: part('expires'), ...ttl }];
       }),
   );
 }
@@ -266,10 +269,10 @@ function isRefusal(cause: unknown): boolean {
 export function toRedisError(cause: unknown): HoldfastError {
   if (cause instanceof HoldfastError) return cause;
   const text = cause instanceof Error ? cause.message : '';
-  if (isAbort(cause)) return new HoldfastError('CANCELLED', 'the call was cancelled', { cause });
+  if (isAbort(cause)) return new HoldfastError('CANCELLED', 'the call was cancelled');
   if (/^(WRONGPASS|NOAUTH|ERR invalid password|ERR AUTH)/.test(text)) {
     return new HoldfastError('AUTHENTICATION_FAILED', 'the database refused the user or password of redis_url', {
-      cause,
+      cause: kindOf(cause),
     });
   }
   if (text.startsWith('NOPERM')) {
