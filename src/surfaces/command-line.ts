@@ -6,19 +6,16 @@ export function shellWord(word: string): string {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
-/** Writes a call as the command line that makes it. */
-export function commandLine(call: SuggestedCall): string {
+/** Writes a call as the command line that makes it; `program` is how the program is called, with what is always given. */
+export function commandLine(call: SuggestedCall, program = 'holdfast'): string {
   const pairs = Object.entries(call.input).filter((pair): pair is [string, JsonValue] => pair[1] !== undefined);
   if (call.action === 'wait-operation' && pairs.length === 1 && pairs[0]?.[0] === 'operation_id') {
-    return `holdfast operations ${shellWord(String(pairs[0][1]))} --wait`;
+    return `${program} operations ${shellWord(String(pairs[0][1]))} --wait`;
   }
   const path = call.entity === undefined ? call.action : `${call.entity}/${call.action}`;
-  return [
-    'holdfast',
-    'do',
-    shellWord(path),
-    ...pairs.map(([key, value]) => shellWord(`${key}=${valueText(value)}`)),
-  ].join(' ');
+  return [program, 'do', shellWord(path), ...pairs.map(([key, value]) => shellWord(`${key}=${valueText(value)}`))].join(
+    ' ',
+  );
 }
 
 /** Writes a value so that `do` reads the same value back. */

@@ -54,7 +54,7 @@ function listEntities(cli: Cli, engine: Engine): number {
   terminal.text(
     renderTable(
       rows.map((row) => ({ ...row, labels: flat(row.labels), objectives: flat(row.objectives) })),
-      renderOptions(terminal),
+      renderOptions(cli),
     ),
   );
   terminal.note(styled('dim', 'Next: holdfast actions <entity>, holdfast do <entity>/get-backup-info'));
@@ -79,7 +79,7 @@ function listActions(cli: Cli, engine: Engine, what: string | undefined): number
   for (const [title, group] of Map.groupBy(actions, groupTitle)) {
     cli.terminal.line(styled('bold', title));
     const rows = group.map((action) => ({ action: action.name, risk: riskText(action), what: action.title }));
-    for (const line of renderTable(rows, renderOptions(cli.terminal)).split('\n')) cli.terminal.line(`  ${line}`);
+    for (const line of renderTable(rows, renderOptions(cli)).split('\n')) cli.terminal.line(`  ${line}`);
     cli.terminal.line('');
   }
   for (const [name, reason] of Object.entries(provider?.cannot ?? {})) {

@@ -76,7 +76,7 @@ async function listApprovals(cli: Cli, engine: Engine, all: boolean): Promise<nu
     needs: record.require,
     until: record.expires_at,
   }));
-  terminal.text(renderTable(rows, renderOptions(terminal)));
+  terminal.text(renderTable(rows, renderOptions(cli)));
   if (!all) terminal.note(styled('dim', 'Next: holdfast approve CODE shows the plan and asks; holdfast deny CODE'));
   return EXIT.ok;
 }
@@ -107,7 +107,7 @@ async function approve(
     });
   }
   const { terminal } = cli;
-  terminal.notes(renderPlan(record.plan, renderOptions(terminal)));
+  terminal.notes(renderPlan(record.plan, renderOptions(cli)));
   const asked = [`Asked by: ${record.principal}, at ${record.created_at}`, `Valid until: ${record.expires_at}`];
   terminal.notes([...asked, 'With these parameters:', renderValue(record.input).replace(/^/gm, '  ')].join('\n'));
   await approveHere(cli, engine, record.id, record.plan, { passphrase });

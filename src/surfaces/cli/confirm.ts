@@ -32,7 +32,7 @@ export function canAsk(cli: Cli): boolean {
 }
 
 function describeRefusal(cli: Cli, error: HoldfastError, plan: Plan): string {
-  const options = renderOptions(cli.terminal);
+  const options = renderOptions(cli);
   if (error.code !== 'PLAN_CHANGED') return renderPlan(plan, options);
   const { differences } = error.details ?? {};
   const changed = new HoldfastError(error.code, error.message, {

@@ -6,7 +6,7 @@ import type { Principal } from '../../core/principal.ts';
 import type { OperationView } from '../../core/schemas.ts';
 import { didYouMean } from '../../core/text.ts';
 import type { Engine } from '../../engine/api.ts';
-import { commandLine } from '../command-line.ts';
+import { commandLine, shellWord } from '../command-line.ts';
 import { carriedBy, type RenderOptions } from '../render.ts';
 import type { CliDeps, EngineOptions } from './deps.ts';
 import type { Prompter } from './prompt.ts';
@@ -92,9 +92,21 @@ export function principalOf(deps: Pick<CliDeps, 'user'>): Principal {
   return { id: `cli:${deps.user}`, person: deps.user, roles: ['viewer', 'operator', 'approver'] };
 }
 
+/** How the program is called again so that it finds the same configuration and state: `holdfast --sandbox`. */
+export function programName(cli: Cli): string {
+  const { config, stateDir, sandbox } = cli.options();
+  return [
+    'holdfast',
+    ...(config === undefined ? [] : ['--config', shellWord(config)]),
+    ...(stateDir === undefined ? [] : ['--state-dir', shellWord(stateDir)]),
+    ...(sandbox ? ['--sandbox'] : []),
+  ].join(' ');
+}
+
 /** How rendered text names calls here, and how wide it may be. */
-export function renderOptions(terminal: Terminal): RenderOptions {
-  return { call: (call: SuggestedCall) => commandLine(call), width: terminal.width };
+export function renderOptions(cli: Cli): RenderOptions {
+  const program = programName(cli);
+  return { call: (call: SuggestedCall) => commandLine(call, program), width: cli.terminal.width };
 }
 
 /** Gives the exit status of an error. */

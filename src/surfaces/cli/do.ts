@@ -15,6 +15,7 @@ import {
   interruptedExit,
   operationExit,
   principalOf,
+  programName,
   renderOptions,
   withEngine,
 } from './context.ts';
@@ -124,14 +125,20 @@ async function runAction(
     const asked = confirmationOf(error);
     if (asked !== undefined) {
       const when = asked.confirmation.require === 'token' ? 'To go ahead' : 'After approval';
-      cli.advice = `${when}: ${repeatedCommand(target, words, options, asked.confirmation.token)}`;
+      cli.advice = `${when}: ${repeatedCommand(cli, target, words, options, asked.confirmation.token)}`;
     }
     throw error;
   }
 }
 
 // The words that were given, so that it is the same call; what may be a secret is not written out again.
-function repeatedCommand(target: Target, words: readonly string[], options: DoOptions, token: string): string {
+function repeatedCommand(
+  cli: Cli,
+  target: Target,
+  words: readonly string[],
+  options: DoOptions,
+  token: string,
+): string {
   const secrets = new Set(
     parametersOf(target.action)
       .filter((parameter) => parameter.secret)
@@ -139,13 +146,14 @@ function repeatedCommand(target: Target, words: readonly string[], options: DoOp
   );
   const shown = words.map((word) => {
     const key = word.slice(0, word.indexOf('='));
-    const isNamed = word.startsWith(`${key}=@`) || word === `${key}=-`;
+    const isNamed = /^(@[^@]|-$)/.test(word.slice(key.length + 1));
     return secrets.has(key) && !isNamed ? `${key}=***` : shellWord(word);
   });
   const entity = target.entity ?? target.filled['entity'];
   const path = entity === undefined ? target.action.name : `${entity}/${target.action.name}`;
   return [
-    'holdfast do',
+    programName(cli),
+    'do',
     shellWord(path),
     ...shown,
     ...(options.wait === true ? ['--wait'] : []),
@@ -171,13 +179,13 @@ export function outcomeDocument(outcome: Outcome, sandbox: boolean): unknown {
 
 function printOutcome(cli: Cli, outcome: Outcome, sandbox: boolean): void {
   const { terminal } = cli;
-  terminal.text(renderOutcome(outcome, renderOptions(terminal)));
+  terminal.text(renderOutcome(outcome, renderOptions(cli)));
   if (sandbox) terminal.line(styled('dim', '[sandbox] Simulators answered; nothing real was read or changed.'));
   if (outcome.kind === 'operation' && isOpen(outcome.operation)) {
     const id = outcome.operation.operation_id;
     terminal.note(
       cli.deps.signal.aborted ? styled('yellow', 'Left, not stopped: ') : '',
-      `the work goes on without this command. Follow it: holdfast operations ${id} --wait`,
+      `the work goes on without this command. Follow it: ${programName(cli)} operations ${id} --wait`,
     );
   }
 }

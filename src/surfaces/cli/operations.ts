@@ -50,7 +50,7 @@ function ask(cli: Cli, engine: Engine, action: string, input: JsonObject): Promi
 
 function print(cli: Cli, engine: Engine, outcome: Outcome): void {
   if (cli.options().json) cli.terminal.json(outcomeDocument(outcome, engine.sandbox));
-  else cli.terminal.text(renderOutcome(outcome, renderOptions(cli.terminal)));
+  else cli.terminal.text(renderOutcome(outcome, renderOptions(cli)));
 }
 
 async function listOperations(cli: Cli, engine: Engine): Promise<number> {
@@ -70,7 +70,7 @@ async function listOperations(cli: Cli, engine: Engine): Promise<number> {
     started: operation.started_at,
     ended: operation.ended_at,
   }));
-  cli.terminal.text(rows.length === 0 ? 'No operation yet.' : renderTable(rows, renderOptions(cli.terminal)));
+  cli.terminal.text(rows.length === 0 ? 'No operation yet.' : renderTable(rows, renderOptions(cli)));
   return EXIT.ok;
 }
 

@@ -5,7 +5,16 @@ import { addLists } from './actions.ts';
 import { addApprovals } from './approvals.ts';
 import { addAudit } from './audit.ts';
 import { addCheck } from './check.ts';
-import { type Cli, EXIT, errorDocument, exitOf, type GlobalOptions, renderOptions, unknownWord } from './context.ts';
+import {
+  type Cli,
+  EXIT,
+  errorDocument,
+  exitOf,
+  type GlobalOptions,
+  programName,
+  renderOptions,
+  unknownWord,
+} from './context.ts';
 import type { CliDeps } from './deps.ts';
 import { addDo } from './do.ts';
 import { addHelp, showVersion } from './help.ts';
@@ -148,12 +157,12 @@ function reportError(cli: Cli, error: HoldfastError): number {
   }
   if (cli.options().json) terminal.json(errorDocument(error));
   else {
-    const [first = '', ...rest] = renderError(error, renderOptions(terminal)).split('\n');
+    const [first = '', ...rest] = renderError(error, renderOptions(cli)).split('\n');
     terminal.note(styled('red', error.code), first.slice(error.code.length));
     if (rest.length > 0) terminal.notes(rest.join('\n'));
     if (cli.advice !== undefined) terminal.note(styled('bold', cli.advice));
     const operation = error.details?.['operation_id'];
-    if (typeof operation === 'string') terminal.note(`Follow it: holdfast operations ${operation} --wait`);
+    if (typeof operation === 'string') terminal.note(`Follow it: ${programName(cli)} operations ${operation} --wait`);
   }
   return exitOf(cli, error);
 }

@@ -118,7 +118,7 @@ export class Terminal {
   status(text: string): void {
     if (!this.interactive) return;
     const room = Math.max(20, (this.#err.columns ?? 80) - 1);
-    const points = [...printable(text).replace(/\s+/g, ' ')];
+    const points = [...printable(text).replace(/[\n\t]+/g, ' ')];
     const shown = points.length <= room ? points.join('') : `${points.slice(0, room - 1).join('')}…`;
     this.#err.write(`\r\u001b[2K${shown}`);
     this.#statusShown = true;
