@@ -136,6 +136,20 @@ describe('Host and Origin', () => {
     const { url } = await serve();
     expect((await initialize(url, headers as Record<string, string>)).status).toBe(status);
   });
+
+  it('lets in the names and origins of the configuration, a name with a port only with that port', async () => {
+    const { url } = await serve({
+      allowed_hosts: ['backup.example', 'other.example:8443'],
+      allowed_origins: ['https://console.example:444'],
+    });
+    const status = async (headers: Record<string, string>): Promise<number> => (await initialize(url, headers)).status;
+    expect(await status({ Host: 'backup.example:99' })).toBe(200);
+    expect(await status({ Host: 'Other.example:8443' })).toBe(200);
+    expect(await status({ Host: 'other.example:8444' })).toBe(403);
+    expect(await status({ Origin: 'https://console.example:444' })).toBe(200);
+    expect(await status({ Origin: 'https://console.example' })).toBe(403);
+    expect(await status({ Origin: 'https://backup.example' })).toBe(200);
+  });
 });
 
 describe('tokens', () => {
@@ -222,7 +236,7 @@ describe('sessions', () => {
   });
 
   it('are capped: the one idle for longest makes room', async () => {
-    const surface = await serve({}, { maxSessions: 2 });
+    const surface = await serve({ max_sessions: 2 });
     const ids: string[] = [];
     for (let count = 0; count < 3; count += 1) {
       ids.push(String((await initialize(surface.url)).headers['mcp-session-id']));
@@ -233,7 +247,7 @@ describe('sessions', () => {
   });
 
   it('in use are not pushed out: a newcomer is told to come back', async () => {
-    const surface = await serve({}, { maxSessions: 1 });
+    const surface = await serve({ max_sessions: 1 });
     const watching = once(fleet.world, 'watching');
     const busy = await connectClient('sdk 2 by default', { url: surface.url });
     const stop = new AbortController();
@@ -247,7 +261,7 @@ describe('sessions', () => {
   });
 
   it('that nobody uses expire', async () => {
-    const surface = await serve({}, { sessionIdleMs: 1 });
+    const surface = await serve({ session_idle_seconds: 0.001 });
     const id = String((await initialize(surface.url)).headers['mcp-session-id']);
     await expect.poll(() => surface.sessions()).toBe(0);
     expect((await list(surface.url, { 'Mcp-Session-Id': id })).status).toBe(404);

@@ -17,11 +17,13 @@ export interface HttpConfig {
   /** Address to listen on; 127.0.0.1 when left out. */
   readonly host?: string | undefined;
   readonly port?: number | undefined;
-  /** Host names, without port, that a request may be addressed to. */
+  /** Names that a request may be addressed to, each with any port unless it has one. */
   readonly allowed_hosts?: readonly string[] | undefined;
-  /** Host names, without scheme and port, of pages that may call; the allowed hosts when left out. */
+  /** Origins of pages that may call, beside those under the allowed hosts: `https://console.example`. */
   readonly allowed_origins?: readonly string[] | undefined;
   readonly tokens?: readonly HttpToken[] | undefined;
+  readonly max_sessions?: number | undefined;
+  readonly session_idle_seconds?: number | undefined;
 }
 
 /** Who calls over loopback where no tokens are configured: anyone who can run a program on this machine. */

@@ -29,9 +29,6 @@ export interface HttpOptions {
   readonly now?: (() => Date) | undefined;
   /** Bytes; 4 MiB when left out. */
   readonly bodyLimit?: number | undefined;
-  readonly maxSessions?: number | undefined;
-  /** Milliseconds after which a session that nobody uses is closed; 30 minutes when left out. */
-  readonly sessionIdleMs?: number | undefined;
   /** Milliseconds that requests get to end by themselves at close; 5 seconds when left out. */
   readonly closeGraceMs?: number | undefined;
   /** Answers what is neither `/mcp` nor `/healthz`; gives false for what it does not know. */
@@ -67,20 +64,18 @@ export async function serveHttp(factory: McpServerFactory, options: HttpOptions)
   const { config, log, now = () => new Date(), bodyLimit = 4 * MIB } = options;
   assertSafe(config);
   const { host = '127.0.0.1', port = 7311 } = config;
-  const hosts = [...(config.allowed_hosts ?? []), ...(isLoopback(host) ? localhostAllowedHostnames() : [])];
-  const hostFits = hostHeaderValidation(hosts);
-  const originFits = originValidation([...(config.allowed_origins ?? hosts)]);
-  const principalOf = authenticator(config, now);
+  const addressed = addressCheck(config, host);
   const onerror = (error: Error): void => log.debug('MCP over HTTP', { fault: error.message });
   const handler = createMcpHandler(factory, { legacy: 'reject', onerror });
   const modern = toNodeHandler(handler, { onerror });
   const bare = toNodeHandler({ fetch: legacyStatelessFallback(factory, onerror) }, { onerror });
-  const sessions = new SessionTable(factory, options);
+  const principalOf = authenticator(config, now);
+  const sessions = new SessionTable(factory, config);
   const running = new Set<ServerResponse>();
   let closing = false;
 
   async function serveMcp(request: Request, response: ServerResponse): Promise<void> {
-    if (!hostFits(request, response) || !originFits(request, response)) return;
+    if (!addressed(request, response)) return;
     const principal = principalOf(request.headers.authorization);
     if (principal === undefined) {
       response.setHeader('WWW-Authenticate', 'Bearer realm="holdfast", error="invalid_token"');
@@ -177,10 +172,10 @@ class SessionTable {
   readonly #idleMs: number;
   readonly #sweep: NodeJS.Timeout;
 
-  constructor(factory: McpServerFactory, options: HttpOptions) {
+  constructor(factory: McpServerFactory, config: HttpConfig) {
     this.#factory = factory;
-    this.#most = options.maxSessions ?? 256;
-    this.#idleMs = options.sessionIdleMs ?? 30 * 60_000;
+    this.#most = config.max_sessions ?? 256;
+    this.#idleMs = (config.session_idle_seconds ?? 30 * 60) * 1000;
     this.#sweep = setInterval(() => this.#expire(), Math.min(this.#idleMs, 60_000));
     this.#sweep.unref();
   }
@@ -251,6 +246,26 @@ class SessionTable {
     this.#sessions.delete(id);
     void session.transport.close();
   }
+}
+
+/** Refuses, with 403, what is addressed to another name or comes from a stranger's page: what DNS rebinding looks like. */
+function addressCheck(
+  config: HttpConfig,
+  host: string,
+): (request: IncomingMessage, response: ServerResponse) => boolean {
+  const allowed = (config.allowed_hosts ?? []).map((name) => name.toLowerCase());
+  const withPort = new Set(allowed.filter((name) => /:\d+$/.test(name)));
+  const names = [
+    ...allowed.filter((name) => !withPort.has(name)),
+    ...(isLoopback(host) ? localhostAllowedHostnames() : []),
+  ];
+  const origins = new Set((config.allowed_origins ?? []).map((origin) => new URL(origin).origin));
+  const hostFits = hostHeaderValidation(names);
+  // A page that the allowed names serve may call.
+  const originFits = originValidation([...names, ...[...withPort].map((name) => name.replace(/:\d+$/, ''))]);
+  return (request, response) =>
+    (withPort.has((request.headers.host ?? '').toLowerCase()) || hostFits(request, response)) &&
+    (origins.has(request.headers.origin ?? '') || originFits(request, response));
 }
 
 function authInfoOf(principal: Principal): AuthInfo {

@@ -32,7 +32,7 @@ export function listInput(input: z.ZodType): ListedSchema {
  */
 export function listOutput(output: z.ZodType): ListedSchema {
   const full = z.toJSONSchema(output, { io: 'output', unrepresentable: 'any' }) as JsonObject;
-  const { properties } = shrink(resolve(full), OUTPUT_KEYWORDS, 3);
+  const { properties } = shrink(resolve(full), OUTPUT_KEYWORDS, 2);
   return { type: 'object', properties: isObject(properties) ? (properties as JsonObject) : {} };
 }
 
