@@ -1,0 +1,84 @@
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { build, type Metafile } from 'esbuild';
+import { noticesFor } from './notices.ts';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const OUT = join(ROOT, 'dist');
+
+/** Drivers that their packages load only when asked to; nobody here asks. */
+const OPTIONAL = ['pg-native', 'pg-cloudflare', 'bufferutil', 'utf-8-validate', 'supports-color', 'cpu-features'];
+
+// Packages in CommonJS call require for Node's own modules. The import's name must be one that the minifier never makes.
+const BANNER =
+  "import { createRequire as holdfastCreateRequire } from 'node:module'; const require = holdfastCreateRequire(import.meta.url);";
+
+const begun = performance.now();
+const { outputFiles, metafile, warnings } = await build({
+  absWorkingDir: ROOT,
+  entryPoints: { main: 'src/main.ts' },
+  outdir: OUT,
+  chunkNames: '[name]-[hash]',
+  bundle: true,
+  splitting: true,
+  format: 'esm',
+  platform: 'node',
+  target: 'node22.13',
+  minify: true,
+  // Error classes are told apart by name, in the SDKs as well.
+  keepNames: true,
+  banner: { js: BANNER },
+  legalComments: 'none',
+  sourcemap: false,
+  metafile: true,
+  write: false,
+  external: OPTIONAL,
+  logLevel: 'warning',
+});
+if (warnings.length > 0)
+  throw new Error(`${warnings.length} warnings: a bundle that needs a second look is not shipped`);
+
+const files = new Map(outputFiles.map(({ path, contents }) => [relative(OUT, path), contents]));
+const notices = noticesFor(ROOT, bundledFiles(metafile));
+files.set('THIRD_PARTY_NOTICES.txt', Buffer.from(notices.text));
+replaceFolder(OUT, files);
+// For whoever asks what is in which chunk: `node scripts/build.ts --metafile=FILE`.
+const asked = process.argv.find((argument) => argument.startsWith('--metafile='))?.slice('--metafile='.length);
+if (asked !== undefined) writeFileSync(asked, JSON.stringify(metafile));
+chmodSync(join(OUT, 'main.js'), 0o755);
+report();
+
+/** Files of which something is really in the output. */
+function bundledFiles({ outputs }: Metafile): string[] {
+  const used = new Set<string>();
+  for (const { inputs } of Object.values(outputs)) {
+    for (const [path, { bytesInOutput }] of Object.entries(inputs)) if (bytesInOutput > 0) used.add(path);
+  }
+  return [...used];
+}
+
+/** Writes only what differs and removes only what is left over: a server that runs from this folder keeps its chunks. */
+function replaceFolder(folder: string, wanted: ReadonlyMap<string, Uint8Array>): void {
+  mkdirSync(folder, { recursive: true });
+  for (const [name, contents] of wanted) {
+    const path = join(folder, name);
+    mkdirSync(dirname(path), { recursive: true });
+    if (!existsSync(path) || !readFileSync(path).equals(contents)) writeFileSync(path, contents);
+  }
+  for (const entry of readdirSync(folder)) if (!wanted.has(entry)) rmSync(join(folder, entry), { recursive: true });
+}
+
+/** What the entry loads before it answers anything, as against what waits for its provider's first call. */
+function report(): void {
+  const sizes = [...files].map(([name, { length }]) => ({ name, length }));
+  const total = sizes.reduce((sum, { length }) => sum + length, 0);
+  const chunks = sizes.filter(({ name }) => name.endsWith('.js')).sort((a, b) => b.length - a.length);
+  console.log(`dist: ${chunks.length} modules, ${kilobytes(total)}, ${notices.packages} packages inside`);
+  for (const { name, length } of chunks.slice(0, 8)) console.log(`  ${kilobytes(length).padStart(9)}  ${name}`);
+  console.log(`built in ${Math.round(performance.now() - begun)} ms`);
+}
+
+function kilobytes(bytes: number): string {
+  return `${Math.round(bytes / 1000).toLocaleString('en')} kB`;
+}
