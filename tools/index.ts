@@ -1,3 +1,4 @@
 export * as fleet from './fleet.ts';
 export * as gcpCloudSql from './gcp-cloud-sql.ts';
+export * as mongodbAtlas from './mongodb-atlas.ts';
 export * as redisCloud from './redis-cloud.ts';

@@ -1,9 +1,11 @@
 import { gcpCloudSqlSimulator } from './gcp-cloud-sql.ts';
+import { mongodbAtlasSimulator } from './mongodb-atlas.ts';
 import { redisCloudSimulator } from './redis-cloud.ts';
 import type { Simulator, SimulatorOptions } from './simulator.ts';
 
 /** Makes every provider's simulator on one clock. */
 export const simulators: readonly ((options: SimulatorOptions) => Simulator)[] = [
   gcpCloudSqlSimulator,
+  mongodbAtlasSimulator,
   redisCloudSimulator,
 ];

@@ -1,0 +1,950 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { isObject, type JsonObject } from '../core/json.ts';
+import type { Simulator, SimulatorOptions, SimulatorRequest, SimulatorResponse } from './simulator.ts';
+
+/** Database to collection to number of documents: enough to see what a restore replaced. */
+export type SimulatedContent = Record<string, Record<string, number>>;
+
+interface SimulatedSnapshot {
+  id: string;
+  onDemand: boolean;
+  description?: string;
+  frequency?: string;
+  beganAt: number;
+  /** When it is complete, or has failed. */
+  readyAt: number;
+  expiresAt: number;
+  fails: boolean;
+  /** A word in place of the state that the clock gives. */
+  state?: string;
+  bytes: number;
+  version: string;
+}
+
+interface SimulatedJob {
+  id: string;
+  source: SimulatedCluster;
+  deliveryType: string;
+  snapshotId?: string;
+  seconds?: number;
+  targetProject?: string;
+  targetCluster?: string;
+  beganAt: number;
+  endsAt: number;
+  outcome: 'succeeds' | 'fails' | 'cancelled';
+  applied: boolean;
+}
+
+export interface SimulatedCluster {
+  readonly project: string;
+  readonly name: string;
+  readonly id: string;
+  kind: 'dedicated' | 'flex' | 'free';
+  size: string;
+  shards: number;
+  version: string;
+  state: string;
+  paused: boolean;
+  backups: boolean;
+  pitr: boolean;
+  protected: boolean;
+  disk: number;
+  windowDays: number;
+  /** What it holds since a moment, oldest first. */
+  history: { at: number; content: SimulatedContent }[];
+  snapshots: SimulatedSnapshot[];
+}
+
+/** What tests set up and look at. */
+export interface AtlasState {
+  readonly projects: { id: string; name: string; compliance: string | undefined }[];
+  readonly clusters: SimulatedCluster[];
+  readonly jobs: SimulatedJob[];
+  /** Private key by public key: what digest credentials are checked against. */
+  readonly keys: Map<string, string>;
+  /** Service accounts that are refused, by client id. */
+  readonly refused: Set<string>;
+  /** `METHOD part-of-path` to the Atlas error code that it answers with 403. */
+  readonly denied: Map<string, string>;
+  /** Digest algorithms offered. */
+  algorithms: string[];
+  /** Rows in one page at most. */
+  pageLimit: number;
+  snapshotMs: number;
+  restoreMs: number;
+  /** The next snapshot or restore fails at the provider. */
+  failNext: 'snapshot' | 'restore' | undefined;
+  /** Fields that restore jobs are answered with on top of their own. */
+  jobExtras: JsonObject;
+  cluster(name: string): SimulatedCluster;
+  content(name: string): SimulatedContent;
+  /** Changes what a cluster holds, from now on. */
+  write(name: string, content: SimulatedContent): void;
+  /** Forgets all access tokens, as if they had been revoked. */
+  revokeTokens(): void;
+  /** Makes every nonce old. */
+  spoilNonces(): void;
+}
+
+export type AtlasSimulator = Simulator & { readonly state: AtlasState };
+
+const PROJECT = '64f0a1b2c3d4e5f607182930';
+const DRILLS = '64f0a1b2c3d4e5f607182931';
+const ORGANISATION = '64f0a1b2c3d4e5f60718292f';
+const DAY = 86_400_000;
+const HOUR = 3_600_000;
+const TOKEN_SECONDS = 3600;
+const REALM = 'MMS Public API';
+
+class Refused extends Error {
+  readonly response: SimulatorResponse;
+  constructor(status: number, errorCode: string, reason: string, fields?: string[]) {
+    super(errorCode);
+    this.response = {
+      status,
+      body: {
+        error: status,
+        errorCode,
+        reason,
+        detail: `${reason} (simulated).`,
+        parameters: [],
+        ...(fields === undefined
+          ? {}
+          : { badRequestDetail: { fields: fields.map((field) => ({ field, description: 'is not valid' })) } }),
+      },
+    };
+  }
+}
+
+const notFound = (code: string): Refused => new Refused(404, code, 'Not Found');
+
+function pick(value: unknown, names: readonly string[]): void {
+  if (!isObject(value)) throw new Refused(400, 'MISSING_ATTRIBUTE', 'Bad Request');
+  const stranger = Object.keys(value).find((name) => !names.includes(name));
+  if (stranger !== undefined) throw new Refused(400, 'INVALID_ATTRIBUTE', 'Bad Request', [stranger]);
+}
+
+/** Simulates the MongoDB Atlas Administration API v2 as far as backups go. */
+export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulator {
+  const now = (): number => clock.now().getTime();
+  const iso = (ms: number): string => new Date(ms).toISOString().replace(/\.\d{3}Z$/, 'Z');
+  let counter = 0;
+  const newId = (at: number): string => {
+    counter += 1;
+    return `${Math.floor(at / 1000)
+      .toString(16)
+      .padStart(8, '0')}a1b2c3d4e5${counter.toString(16).padStart(6, '0')}`;
+  };
+  const tokens = new Map<string, number>();
+  const nonces = new Map<string, Set<string>>();
+  const started = now();
+
+  const addSnapshot = (cluster: SimulatedCluster, ageMs: number, patch: Partial<SimulatedSnapshot> = {}): void => {
+    const beganAt = started - ageMs;
+    cluster.snapshots.push({
+      id: newId(beganAt),
+      onDemand: false,
+      frequency: 'daily',
+      beganAt,
+      readyAt: beganAt + 60_000,
+      expiresAt: beganAt + 7 * DAY,
+      fails: false,
+      bytes: 4_294_967_296,
+      version: cluster.version,
+      ...patch,
+    });
+  };
+  const addCluster = (name: string, patch: Partial<SimulatedCluster>): SimulatedCluster => {
+    const cluster: SimulatedCluster = {
+      project: PROJECT,
+      name,
+      id: newId(started - 200 * DAY),
+      kind: 'dedicated',
+      size: 'M10',
+      shards: 0,
+      version: '8.0.15',
+      state: 'IDLE',
+      paused: false,
+      backups: true,
+      pitr: false,
+      protected: true,
+      disk: 10,
+      windowDays: 7,
+      history: [{ at: 0, content: {} }],
+      snapshots: [],
+      ...patch,
+    };
+    state.clusters.push(cluster);
+    return cluster;
+  };
+
+  const state: AtlasState = {
+    projects: [
+      { id: PROJECT, name: 'sandbox', compliance: undefined },
+      { id: DRILLS, name: 'drills', compliance: undefined },
+    ],
+    clusters: [],
+    jobs: [],
+    keys: new Map(),
+    refused: new Set(),
+    denied: new Map(),
+    algorithms: ['MD5'],
+    pageLimit: 500,
+    snapshotMs: 2_000,
+    restoreMs: 3_000,
+    failNext: undefined,
+    jobExtras: {},
+    cluster(name) {
+      const found = state.clusters.find((candidate) => candidate.name === name);
+      if (found === undefined) throw new Error(`the simulated fleet has no cluster ${name}`);
+      return found;
+    },
+    content(name) {
+      settle();
+      return contentAt(state.cluster(name), now());
+    },
+    write(name, content) {
+      state.cluster(name).history.push({ at: now(), content: structuredClone(content) });
+    },
+    revokeTokens: () => tokens.clear(),
+    spoilNonces: () => nonces.clear(),
+  };
+
+  const shop = addCluster('sandbox-cluster', { pitr: true });
+  shop.history = [
+    { at: 0, content: { shop: { orders: 11_900, customers: 840 } } },
+    { at: started - 30 * HOUR, content: { shop: { orders: 12_000, customers: 850 }, audit: { events: 310 } } },
+    { at: started - 2 * HOUR, content: { shop: { orders: 12_480, customers: 861 }, audit: { events: 355 } } },
+  ];
+  addSnapshot(shop, 3 * DAY);
+  addSnapshot(shop, 2 * DAY);
+  addSnapshot(shop, DAY, { frequency: 'weekly', expiresAt: started + 27 * DAY });
+  addSnapshot(shop, 5 * HOUR, { onDemand: true, description: 'before the October release', bytes: 4_404_019_200 });
+  const drill = addCluster('drill-target', { protected: false });
+  addSnapshot(drill, 20 * HOUR, { bytes: 1_048_576 });
+  const sharded = addCluster('orders-sharded', { size: 'M30', shards: 2, pitr: true, disk: 40 });
+  sharded.history = [{ at: 0, content: { orders: { lines: 9_200_000 } } }];
+  addSnapshot(sharded, 2 * DAY, { bytes: 48_318_382_080 });
+  addSnapshot(sharded, DAY, { bytes: 48_402_268_160 });
+  const flex = addCluster('flex-notes', { kind: 'flex', size: 'FLEX', protected: false, disk: 5 });
+  flex.history = [{ at: 0, content: { notes: { pages: 77 } } }];
+  for (const days of [3, 2, 1]) addSnapshot(flex, days * DAY, { expiresAt: started + (8 - days) * DAY });
+  addCluster('flex-spare', { kind: 'flex', size: 'FLEX', protected: false, disk: 5 });
+  addCluster('free-playground', { kind: 'free', size: 'M0', backups: false, protected: false, disk: 0.5 });
+  const legacy = addCluster('legacy-reports', { backups: false, protected: false, version: '7.0.24' });
+  legacy.history = [{ at: 0, content: { reports: { pdf: 4_100 } } }];
+  addCluster('archive', { project: DRILLS, size: 'M20', disk: 20 });
+
+  const contentAt = (cluster: SimulatedCluster, at: number): SimulatedContent =>
+    structuredClone(cluster.history.findLast((entry) => entry.at <= at)?.content ?? {});
+
+  /** Lets time take effect: restores that are over replace what their target holds, snapshots past their date are gone. */
+  const settle = (): void => {
+    for (const job of state.jobs) {
+      if (job.applied || job.outcome !== 'succeeds' || job.endsAt > now()) continue;
+      job.applied = true;
+      const target = state.clusters.find(
+        (cluster) => cluster.project === job.targetProject && cluster.name === job.targetCluster,
+      );
+      const snapshot = job.source.snapshots.find(({ id }) => id === job.snapshotId);
+      const moment = job.seconds === undefined ? (snapshot?.beganAt ?? job.beganAt) : job.seconds * 1000;
+      target?.history.push({ at: job.endsAt, content: contentAt(job.source, moment) });
+    }
+    for (const cluster of state.clusters) {
+      cluster.snapshots = cluster.snapshots.filter(({ expiresAt }) => expiresAt > now());
+    }
+  };
+
+  const isBusy = (cluster: SimulatedCluster): boolean =>
+    state.jobs.some(
+      (job) =>
+        job.targetProject === cluster.project &&
+        job.targetCluster === cluster.name &&
+        job.outcome !== 'cancelled' &&
+        now() < job.endsAt + 500,
+    );
+  const stateOf = (cluster: SimulatedCluster): string => (isBusy(cluster) ? 'UPDATING' : cluster.state);
+
+  const snapshotState = (snapshot: SimulatedSnapshot): 'queued' | 'inProgress' | 'completed' | 'failed' => {
+    if (now() >= snapshot.readyAt) return snapshot.fails ? 'failed' : 'completed';
+    return now() - snapshot.beganAt < 500 ? 'queued' : 'inProgress';
+  };
+
+  // ── Wire shapes ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+  const links = (request: SimulatorRequest, next?: string): JsonObject[] => [
+    { rel: 'self', href: request.url.href },
+    ...(next === undefined ? [] : [{ rel: 'next', href: next }]),
+  ];
+
+  const showCluster = (cluster: SimulatedCluster, request: SimulatorRequest): JsonObject => {
+    const tenant = cluster.kind === 'free';
+    const spec = (index: number): JsonObject => ({
+      id: `64f0a1b2c3d4e5f60718${(4096 + index).toString(16)}`,
+      zoneId: '64f0a1b2c3d4e5f607182aaa',
+      zoneName: 'Zone 1',
+      regionConfigs: [
+        tenant
+          ? {
+              providerName: 'TENANT',
+              backingProviderName: 'AWS',
+              regionName: 'EU_CENTRAL_1',
+              priority: 7,
+              electableSpecs: {
+                instanceSize: cluster.size,
+                effectiveInstanceSize: cluster.size,
+                diskSizeGB: cluster.disk,
+              },
+            }
+          : {
+              providerName: 'AWS',
+              regionName: 'EU_CENTRAL_1',
+              priority: 7,
+              electableSpecs: {
+                instanceSize: cluster.size,
+                nodeCount: 3,
+                diskSizeGB: cluster.disk,
+                diskIOPS: 3000,
+                ebsVolumeType: 'STANDARD',
+              },
+            },
+      ],
+    });
+    return {
+      id: cluster.id,
+      groupId: cluster.project,
+      name: cluster.name,
+      clusterType: cluster.shards > 0 ? 'SHARDED' : 'REPLICASET',
+      stateName: stateOf(cluster),
+      paused: cluster.paused,
+      backupEnabled: cluster.backups,
+      pitEnabled: cluster.pitr,
+      mongoDBMajorVersion: cluster.version.split('.').slice(0, 2).join('.'),
+      mongoDBVersion: cluster.version,
+      terminationProtectionEnabled: cluster.protected,
+      encryptionAtRestProvider: 'NONE',
+      createDate: iso(started - 200 * DAY),
+      connectionStrings: {
+        standard: `mongodb://${cluster.name}-shard-00-00.a1b2c.mongodb.net:27017/?ssl=true`,
+        standardSrv: `mongodb+srv://${cluster.name}.a1b2c.mongodb.net`,
+      },
+      replicationSpecs: Array.from({ length: Math.max(1, cluster.shards) }, (_, index) => spec(index)),
+      tags: [],
+      links: links(request),
+    };
+  };
+
+  const showFlex = (cluster: SimulatedCluster, request: SimulatorRequest): JsonObject => ({
+    id: cluster.id,
+    groupId: cluster.project,
+    name: cluster.name,
+    clusterType: 'REPLICASET',
+    stateName: stateOf(cluster),
+    mongoDBVersion: cluster.version,
+    backupSettings: { enabled: true },
+    providerSettings: {
+      providerName: 'FLEX',
+      backingProviderName: 'AWS',
+      regionName: 'EU_CENTRAL_1',
+      diskSizeGB: cluster.disk,
+    },
+    connectionStrings: { standardSrv: `mongodb+srv://${cluster.name}.a1b2c.mongodb.net` },
+    terminationProtectionEnabled: cluster.protected,
+    versionReleaseSystem: 'LTS',
+    createDate: iso(started - 90 * DAY),
+    tags: [],
+    links: links(request),
+  });
+
+  const showSnapshot = (
+    cluster: SimulatedCluster,
+    snapshot: SimulatedSnapshot,
+    request: SimulatorRequest,
+  ): JsonObject => {
+    const done = snapshotState(snapshot) === 'completed';
+    const members = Array.from({ length: cluster.shards }, (_, index) => ({
+      id: `${snapshot.id.slice(0, 20)}${(4096 + index).toString(16)}`,
+      replicaSetName: `atlas-a1b2c-shard-${index}`,
+      cloudProvider: 'AWS',
+    }));
+    return {
+      id: snapshot.id,
+      type: cluster.shards > 0 ? 'shardedCluster' : 'replicaSet',
+      snapshotType: snapshot.onDemand ? 'onDemand' : 'scheduled',
+      status: snapshot.state ?? snapshotState(snapshot),
+      createdAt: iso(snapshot.beganAt),
+      expiresAt: iso(snapshot.expiresAt),
+      mongodVersion: snapshot.version,
+      storageSizeBytes: done ? snapshot.bytes : 0,
+      ...(snapshot.description === undefined ? {} : { description: snapshot.description }),
+      ...(snapshot.onDemand || snapshot.frequency === undefined
+        ? { policyItems: [] }
+        : { frequencyType: snapshot.frequency, policyItems: ['64f0a1b2c3d4e5f607182b00'] }),
+      ...(cluster.shards > 0
+        ? { members, snapshotIds: members.map(({ id }) => id), configServerType: 'EMBEDDED' }
+        : { cloudProvider: 'AWS', copyRegions: [], replicaSetName: 'atlas-a1b2c-shard-0' }),
+      links: links(request),
+    };
+  };
+
+  const showFlexSnapshot = (snapshot: SimulatedSnapshot, request: SimulatorRequest): JsonObject => ({
+    id: snapshot.id,
+    status:
+      snapshot.state ??
+      { queued: 'QUEUED', inProgress: 'RUNNING', completed: 'COMPLETED', failed: 'FAILED' }[snapshotState(snapshot)],
+    scheduledTime: iso(snapshot.beganAt - 60_000),
+    startTime: iso(snapshot.beganAt),
+    finishTime: iso(snapshot.readyAt),
+    expiration: iso(snapshot.expiresAt),
+    mongoDBVersion: snapshot.version,
+    links: links(request),
+  });
+
+  const showJob = (job: SimulatedJob, request: SimulatorRequest): JsonObject => {
+    const over = now() >= job.endsAt;
+    const snapshot = job.source.snapshots.find(({ id }) => id === job.snapshotId);
+    return {
+      id: job.id,
+      deliveryType: job.deliveryType,
+      ...(job.snapshotId === undefined ? {} : { snapshotId: job.snapshotId }),
+      ...(job.seconds === undefined ? {} : { pointInTimeUTCSeconds: job.seconds }),
+      ...(job.targetCluster === undefined ? {} : { targetClusterName: job.targetCluster }),
+      ...(job.targetProject === undefined ? {} : { targetGroupId: job.targetProject }),
+      cancelled: job.outcome === 'cancelled',
+      failed: over && job.outcome === 'fails',
+      expired: false,
+      deliveryUrl:
+        job.deliveryType === 'download' && over ? [`https://restore.mongodb.net/${job.id}?sig=simulated`] : [],
+      ...(snapshot === undefined ? {} : { timestamp: iso(snapshot.beganAt) }),
+      ...(over && job.outcome === 'succeeds' ? { finishedAt: iso(job.endsAt) } : {}),
+      ...state.jobExtras,
+      links: links(request),
+    };
+  };
+
+  const showFlexJob = (job: SimulatedJob, request: SimulatorRequest): JsonObject => {
+    const over = now() >= job.endsAt;
+    return {
+      id: job.id,
+      deliveryType: 'RESTORE',
+      status: over
+        ? job.outcome === 'fails'
+          ? 'FAILED'
+          : 'COMPLETED'
+        : now() - job.beganAt < 500
+          ? 'PENDING'
+          : 'RUNNING',
+      instanceName: job.source.name,
+      projectId: job.source.project,
+      ...(job.snapshotId === undefined ? {} : { snapshotId: job.snapshotId }),
+      ...(job.targetCluster === undefined ? {} : { targetDeploymentItemName: job.targetCluster }),
+      ...(job.targetProject === undefined ? {} : { targetProjectId: job.targetProject }),
+      restoreScheduledDate: iso(job.beganAt),
+      ...(over ? { restoreFinishedDate: iso(job.endsAt) } : {}),
+      ...state.jobExtras,
+      links: links(request),
+    };
+  };
+
+  const showSchedule = (cluster: SimulatedCluster, request: SimulatorRequest): JsonObject => {
+    const item = (frequencyType: string, frequencyInterval: number, retentionUnit: string, retentionValue: number) => ({
+      id: `64f0a1b2c3d4e5f607182b${frequencyInterval.toString(16).padStart(2, '0')}`,
+      frequencyType,
+      frequencyInterval,
+      retentionUnit,
+      retentionValue,
+    });
+    const next = new Date(now());
+    next.setUTCHours(18, 0, 0, 0);
+    return {
+      clusterId: cluster.id,
+      clusterName: cluster.name,
+      referenceHourOfDay: 18,
+      referenceMinuteOfHour: 0,
+      restoreWindowDays: cluster.windowDays,
+      nextSnapshot: iso(next.getTime() > now() ? next.getTime() : next.getTime() + DAY),
+      policies: [
+        {
+          id: '64f0a1b2c3d4e5f607182bff',
+          policyItems: [
+            item('hourly', 6, 'days', 7),
+            item('daily', 1, 'days', 7),
+            item('weekly', 6, 'weeks', 4),
+            item('monthly', 40, 'months', 12),
+          ],
+        },
+      ],
+      copySettings: [],
+      autoExportEnabled: false,
+      useOrgAndGroupNamesInExportPrefix: false,
+      links: links(request),
+    };
+  };
+
+  const page = (request: SimulatorRequest, rows: readonly JsonObject[], version: string): SimulatorResponse => {
+    const number = (name: string, fallback: number, most: number): number => {
+      const given = request.url.searchParams.get(name);
+      if (given === null) return fallback;
+      const value = Number(given);
+      if (!Number.isInteger(value) || value < 1 || value > most) {
+        throw new Refused(400, 'INVALID_ATTRIBUTE', 'Bad Request', [name]);
+      }
+      return value;
+    };
+    const size = Math.min(number('itemsPerPage', 100, 500), state.pageLimit);
+    const current = number('pageNum', 1, 100_000);
+    const begin = (current - 1) * size;
+    const next = new URL(request.url);
+    next.searchParams.set('pageNum', String(current + 1));
+    return answer(200, version, {
+      results: [...rows.slice(begin, begin + size)],
+      totalCount: rows.length,
+      links: links(request, begin + size < rows.length ? next.href : undefined),
+    });
+  };
+
+  const answer = (status: number, version: string, body?: JsonObject): SimulatorResponse => ({
+    status,
+    headers: { 'content-type': `application/vnd.atlas.${version}+json;charset=utf-8` },
+    ...(body === undefined ? {} : { body }),
+  });
+
+  // ── Access ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  const challenge = (stale: boolean): SimulatorResponse => {
+    const nonce = randomBytes(16).toString('base64');
+    nonces.set(nonce, new Set());
+    const header = state.algorithms
+      .map(
+        (algorithm) =>
+          `Digest realm="${REALM}", domain="", nonce="${nonce}", algorithm=${algorithm}, qop="auth", stale=${stale}`,
+      )
+      .join(', ');
+    return {
+      status: 401,
+      headers: { 'www-authenticate': header },
+      body: { error: 401, errorCode: 'UNAUTHORIZED', reason: 'Unauthorized', detail: null, parameters: [] },
+    };
+  };
+
+  const checkDigest = (request: SimulatorRequest, header: string): SimulatorResponse | undefined => {
+    const fields: Record<string, string> = {};
+    for (const [, name, quoted, plain] of header.slice(7).matchAll(/(\w+)=(?:"([^"]*)"|([^\s,]+))/g)) {
+      fields[name as string] = quoted ?? plain ?? '';
+    }
+    const secret = state.keys.get(fields['username'] ?? '');
+    const counts = nonces.get(fields['nonce'] ?? '');
+    if (secret === undefined) return challenge(false);
+    if (counts === undefined) return challenge(true);
+    const algorithm = fields['algorithm'] ?? 'MD5';
+    const hash = (text: string): string =>
+      createHash(algorithm === 'SHA-256' ? 'sha256' : 'md5')
+        .update(text)
+        .digest('hex');
+    const { nonce, nc, cnonce, uri, realm } = fields as Record<'nonce' | 'nc' | 'cnonce' | 'uri' | 'realm', string>;
+    const expected = hash(
+      `${hash(`${fields['username']}:${realm}:${secret}`)}:${nonce}:${nc}:${cnonce}:auth:${hash(`${request.method}:${uri}`)}`,
+    );
+    const isRight =
+      state.algorithms.includes(algorithm) &&
+      realm === REALM &&
+      fields['qop'] === 'auth' &&
+      uri === request.url.pathname + request.url.search &&
+      fields['response'] === expected &&
+      /^[0-9a-f]{8}$/.test(nc ?? '');
+    if (!isRight) return challenge(false);
+    if (counts.has(nc)) return challenge(true);
+    counts.add(nc);
+    return undefined;
+  };
+
+  const checkAccess = (request: SimulatorRequest): SimulatorResponse | undefined => {
+    const header = request.headers['authorization'] ?? '';
+    if (header.startsWith('Digest ')) return checkDigest(request, header);
+    const token = /^Bearer (\S+)$/.exec(header)?.[1];
+    if (token === undefined || (tokens.get(token) ?? 0) <= now()) return challenge(false);
+    return undefined;
+  };
+
+  const giveToken = (request: SimulatorRequest): SimulatorResponse => {
+    const basic = /^Basic ([A-Za-z0-9+/]+=*)$/.exec(request.headers['authorization'] ?? '')?.[1];
+    const [id = '', secret = ''] = Buffer.from(basic ?? '', 'base64')
+      .toString('utf8')
+      .split(':');
+    const isForm = (request.headers['content-type'] ?? '').startsWith('application/x-www-form-urlencoded');
+    if (request.method !== 'POST') return { status: 405, body: { error: 'invalid_request' } };
+    if (!isForm || new URLSearchParams(request.text).get('grant_type') !== 'client_credentials') {
+      return { status: 400, body: { error: 'unsupported_grant_type' } };
+    }
+    if (id === '' || secret === '' || state.refused.has(id)) {
+      return { status: 401, body: { error: 'invalid_client', error_description: 'client authentication failed' } };
+    }
+    const token = `eyJ.${randomBytes(24).toString('base64url')}.sig`;
+    tokens.set(token, now() + TOKEN_SECONDS * 1000);
+    return { status: 200, body: { access_token: token, expires_in: TOKEN_SECONDS, token_type: 'Bearer' } };
+  };
+
+  const checkVersion = (value: string | undefined, oldest: string, header: string): void => {
+    const date = /^application\/vnd\.atlas\.(\d{4}-\d{2}-\d{2})\+json$/.exec(
+      (value ?? '').split(';')[0] as string,
+    )?.[1];
+    const status = header === 'accept' ? 406 : 415;
+    if (date === undefined) throw new Refused(status, 'INVALID_VERSION_DATE', 'Not Acceptable');
+    if (date < '2023-01-01') throw new Refused(410, 'VERSION_GONE', 'Gone');
+    if (date < oldest) throw new Refused(status, 'INVALID_VERSION_DATE', 'Not Acceptable');
+  };
+
+  // ── Operations ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+  const clusterOf = (project: string, name: string): SimulatedCluster => {
+    const found = state.clusters.find((cluster) => cluster.project === project && cluster.name === name);
+    if (found === undefined) throw notFound('CLUSTER_NOT_FOUND');
+    return found;
+  };
+
+  const takeSnapshot = (cluster: SimulatedCluster, body: unknown): SimulatedSnapshot => {
+    pick(body, ['description', 'retentionInDays']);
+    const { description, retentionInDays = 2 } = body as { description?: unknown; retentionInDays?: unknown };
+    if (typeof retentionInDays !== 'number' || !Number.isInteger(retentionInDays) || retentionInDays < 1) {
+      throw new Refused(400, 'INVALID_ATTRIBUTE', 'Bad Request', ['retentionInDays']);
+    }
+    if (!cluster.backups) throw notFound('BACKUP_CONFIG_NOT_FOUND');
+    if (cluster.paused) throw new Refused(400, 'CANNOT_UPDATE_PAUSED_CLUSTER', 'Bad Request');
+    if (stateOf(cluster) !== 'IDLE') throw new Refused(400, 'CLUSTER_NOT_IDLE', 'Bad Request');
+    if (cluster.snapshots.some((snapshot) => snapshot.onDemand && now() < snapshot.readyAt)) {
+      throw new Refused(400, 'ON_DEMAND_SNAPSHOT_IN_PROGRESS', 'Bad Request');
+    }
+    const beganAt = now();
+    const snapshot: SimulatedSnapshot = {
+      id: newId(beganAt),
+      onDemand: true,
+      ...(typeof description === 'string' && description !== '' ? { description } : {}),
+      beganAt,
+      readyAt: beganAt + state.snapshotMs,
+      expiresAt: beganAt + retentionInDays * DAY,
+      fails: state.failNext === 'snapshot',
+      bytes: 4_429_185_024,
+      version: cluster.version,
+    };
+    if (snapshot.fails) state.failNext = undefined;
+    cluster.snapshots.push(snapshot);
+    return snapshot;
+  };
+
+  const snapshotOf = (cluster: SimulatedCluster, id: string): SimulatedSnapshot => {
+    if (!/^[a-f0-9]{24}$/.test(id)) throw new Refused(400, 'INVALID_ATTRIBUTE', 'Bad Request', ['snapshotId']);
+    const found = cluster.snapshots.find((snapshot) => snapshot.id === id);
+    if (found === undefined) throw notFound('SNAPSHOT_NOT_FOUND');
+    return found;
+  };
+
+  const targetOf = (project: string, name: string, source: SimulatedCluster): SimulatedCluster => {
+    if (!state.projects.some(({ id }) => id === project)) throw notFound('GROUP_NOT_FOUND');
+    const target = clusterOf(project, name);
+    if (target.kind === 'free' || (target.kind === 'flex' && source.kind !== 'flex')) {
+      throw new Refused(400, 'CANNOT_USE_FLEX_CLUSTER_IN_CLUSTER_API', 'Bad Request');
+    }
+    if (target.shards !== source.shards)
+      throw new Refused(400, 'INVALID_ATTRIBUTE', 'Bad Request', ['targetClusterName']);
+    if (target.paused) throw new Refused(409, 'CANNOT_UPDATE_PAUSED_CLUSTER', 'Conflict');
+    if (stateOf(target) !== 'IDLE') throw new Refused(409, 'CLUSTER_NOT_IDLE', 'Conflict');
+    return target;
+  };
+
+  const begin = (source: SimulatedCluster, job: Partial<SimulatedJob> & { deliveryType: string }): SimulatedJob => {
+    const beganAt = now();
+    const full: SimulatedJob = {
+      id: newId(beganAt),
+      source,
+      beganAt,
+      endsAt: beganAt + state.restoreMs,
+      outcome: state.failNext === 'restore' ? 'fails' : 'succeeds',
+      applied: false,
+      ...job,
+    };
+    if (full.outcome === 'fails') state.failNext = undefined;
+    state.jobs.push(full);
+    return full;
+  };
+
+  const startRestore = (cluster: SimulatedCluster, body: unknown): SimulatedJob => {
+    pick(body, [
+      'deliveryType',
+      'snapshotId',
+      'pointInTimeUTCSeconds',
+      'oplogTs',
+      'oplogInc',
+      'targetClusterName',
+      'targetGroupId',
+    ]);
+    const wire = body as Record<string, unknown>;
+    const type = wire['deliveryType'];
+    if (type !== 'automated' && type !== 'pointInTime' && type !== 'download') {
+      throw new Refused(400, 'INVALID_ATTRIBUTE', 'Bad Request', ['deliveryType']);
+    }
+    if (!cluster.backups) throw notFound('BACKUP_CONFIG_NOT_FOUND');
+    let snapshot: SimulatedSnapshot | undefined;
+    if (type !== 'pointInTime') {
+      if (typeof wire['snapshotId'] !== 'string')
+        throw new Refused(400, 'MISSING_ATTRIBUTE', 'Bad Request', ['snapshotId']);
+      snapshot = snapshotOf(cluster, wire['snapshotId']);
+      if (snapshotState(snapshot) !== 'completed') throw new Refused(409, 'SNAPSHOT_NOT_COMPLETED', 'Conflict');
+    }
+    if (type === 'download')
+      return begin(cluster, { deliveryType: type, snapshotId: (snapshot as SimulatedSnapshot).id });
+    const { targetClusterName, targetGroupId } = wire;
+    if (typeof targetClusterName !== 'string' || typeof targetGroupId !== 'string') {
+      throw new Refused(400, 'MISSING_ATTRIBUTE', 'Bad Request', ['targetClusterName']);
+    }
+    const seconds = wire['pointInTimeUTCSeconds'];
+    if (type === 'pointInTime') {
+      if (typeof seconds !== 'number' || seconds < 1_199_145_600 || seconds > 2_147_483_647) {
+        throw new Refused(400, 'INVALID_ATTRIBUTE', 'Bad Request', ['pointInTimeUTCSeconds']);
+      }
+      const earliest = now() - cluster.windowDays * DAY;
+      if (!cluster.pitr || seconds * 1000 < earliest || seconds * 1000 > now()) {
+        throw new Refused(400, 'INVALID_POINT_IN_TIME', 'Bad Request');
+      }
+    }
+    const target = targetOf(targetGroupId, targetClusterName, cluster);
+    return begin(cluster, {
+      deliveryType: type,
+      ...(snapshot === undefined ? { seconds: seconds as number } : { snapshotId: snapshot.id }),
+      targetProject: target.project,
+      targetCluster: target.name,
+    });
+  };
+
+  const startFlexRestore = (cluster: SimulatedCluster, body: unknown): SimulatedJob => {
+    pick(body, ['snapshotId', 'targetDeploymentItemName', 'targetProjectId']);
+    const { snapshotId, targetDeploymentItemName, targetProjectId } = body as Record<string, unknown>;
+    if (
+      typeof snapshotId !== 'string' ||
+      typeof targetDeploymentItemName !== 'string' ||
+      typeof targetProjectId !== 'string'
+    ) {
+      throw new Refused(400, 'MISSING_ATTRIBUTE', 'Bad Request', ['targetProjectId']);
+    }
+    const snapshot = snapshotOf(cluster, snapshotId);
+    const target = targetOf(targetProjectId, targetDeploymentItemName, cluster);
+    return begin(cluster, {
+      deliveryType: 'automated',
+      snapshotId: snapshot.id,
+      targetProject: target.project,
+      targetCluster: target.name,
+    });
+  };
+
+  const jobOf = (cluster: SimulatedCluster, id: string): SimulatedJob => {
+    const found = state.jobs.find((job) => job.id === id && job.source === cluster);
+    if (found === undefined) throw notFound('RESOURCE_NOT_FOUND');
+    return found;
+  };
+
+  interface Operation {
+    readonly method: string;
+    readonly path: RegExp;
+    readonly version: string;
+    handle(request: SimulatorRequest, parts: string[]): SimulatorResponse;
+  }
+
+  const operations: Operation[] = [];
+  const on = (method: string, template: string, version: string, handle: Operation['handle']): void => {
+    const path = new RegExp(`^/api/atlas/v2${template.replaceAll('*', '([^/]+)')}$`);
+    operations.push({ method, path, version, handle });
+  };
+  const dedicated = (parts: string[]): SimulatedCluster => {
+    const cluster = clusterOf(parts[0] as string, parts[1] as string);
+    if (cluster.kind === 'flex') throw new Refused(409, 'CANNOT_USE_FLEX_CLUSTER_IN_CLUSTER_API', 'Conflict');
+    return cluster;
+  };
+  const flexible = (parts: string[]): SimulatedCluster => {
+    const cluster = clusterOf(parts[0] as string, parts[1] as string);
+    if (cluster.kind !== 'flex') throw new Refused(400, 'CANNOT_USE_NON_FLEX_CLUSTER_IN_FLEX_API', 'Bad Request');
+    return cluster;
+  };
+  /** The newest last, so that a client that wants them otherwise has to sort. */
+  const rowsOf = (cluster: SimulatedCluster): SimulatedSnapshot[] => [...cluster.snapshots];
+
+  const P = '/groups/*';
+  const C = `${P}/clusters/*`;
+  const F = `${P}/flexClusters/*`;
+  on('GET', P, '2023-01-01', (request, [project]) => {
+    const found = state.projects.find(({ id }) => id === project);
+    if (found === undefined) throw notFound('GROUP_NOT_FOUND');
+    return answer(200, '2023-01-01', {
+      id: found.id,
+      name: found.name,
+      orgId: ORGANISATION,
+      clusterCount: state.clusters.filter((cluster) => cluster.project === found.id).length,
+      created: iso(started - 400 * DAY),
+      links: links(request),
+    });
+  });
+  on('GET', `${P}/backupCompliancePolicy`, '2023-10-01', (_, [project]) => {
+    const { compliance } = state.projects.find(({ id }) => id === project) ?? {};
+    if (compliance === undefined) return answer(200, '2023-10-01', {});
+    return answer(200, '2023-10-01', {
+      projectId: project as string,
+      state: compliance,
+      authorizedEmail: 'dba@example.com',
+      authorizedUserFirstName: 'Ada',
+      authorizedUserLastName: 'Bell',
+    });
+  });
+  on('GET', `${P}/clusters`, '2024-08-05', (request, [project]) =>
+    page(
+      request,
+      state.clusters
+        .filter((cluster) => cluster.project === project && cluster.kind !== 'flex')
+        .map((cluster) => showCluster(cluster, request)),
+      '2024-08-05',
+    ),
+  );
+  on('GET', C, '2024-08-05', (request, parts) => answer(200, '2024-08-05', showCluster(dedicated(parts), request)));
+  on('GET', `${C}/backup/schedule`, '2024-08-05', (request, parts) => {
+    const cluster = dedicated(parts);
+    if (!cluster.backups) throw notFound('BACKUP_CONFIG_NOT_FOUND');
+    return answer(200, '2024-08-05', showSchedule(cluster, request));
+  });
+  on('GET', `${C}/backup/snapshots`, '2023-01-01', (request, parts) => {
+    const cluster = dedicated(parts);
+    const rows = cluster.shards > 0 ? [] : rowsOf(cluster);
+    return page(
+      request,
+      rows.map((snapshot) => showSnapshot(cluster, snapshot, request)),
+      '2023-01-01',
+    );
+  });
+  on('POST', `${C}/backup/snapshots`, '2023-01-01', (request, parts) => {
+    const cluster = dedicated(parts);
+    return answer(200, '2023-01-01', showSnapshot(cluster, takeSnapshot(cluster, request.json), request));
+  });
+  on('GET', `${C}/backup/snapshots/shardedClusters`, '2023-01-01', (request, parts) => {
+    const cluster = dedicated(parts);
+    const rows = cluster.shards > 0 ? rowsOf(cluster) : [];
+    return answer(200, '2023-01-01', {
+      results: rows.map((snapshot) => showSnapshot(cluster, snapshot, request)),
+      totalCount: rows.length,
+      links: links(request),
+    });
+  });
+  for (const infix of ['', '/shardedCluster']) {
+    const reach = (parts: string[]): [SimulatedCluster, SimulatedSnapshot] => {
+      const cluster = dedicated(parts);
+      if (cluster.shards > 0 !== (infix !== '')) throw notFound('SNAPSHOT_NOT_FOUND');
+      return [cluster, snapshotOf(cluster, parts[2] as string)];
+    };
+    on('GET', `${C}/backup/snapshots${infix}/*`, '2023-01-01', (request, parts) => {
+      const [cluster, snapshot] = reach(parts);
+      return answer(200, '2023-01-01', showSnapshot(cluster, snapshot, request));
+    });
+    on('DELETE', `${C}/backup/snapshots${infix}/*`, '2023-01-01', (_, parts) => {
+      const [cluster, snapshot] = reach(parts);
+      if (state.projects.some(({ id, compliance }) => id === cluster.project && compliance === 'ACTIVE')) {
+        throw new Refused(403, 'BACKUP_COMPLIANCE_POLICY_VIOLATION', 'Forbidden');
+      }
+      cluster.snapshots = cluster.snapshots.filter((candidate) => candidate !== snapshot);
+      return answer(204, '2023-01-01');
+    });
+  }
+  on('GET', `${C}/backup/snapshots/*/databases`, '2025-03-12', (request, parts) => {
+    const cluster = dedicated(parts);
+    const snapshot = snapshotOf(cluster, parts[2] as string);
+    const names = Object.keys(contentAt(cluster, snapshot.beganAt)).sort();
+    return page(
+      request,
+      names.map((name) => ({ name, links: [] })),
+      '2025-03-12',
+    );
+  });
+  on('GET', `${C}/backup/restoreJobs`, '2023-01-01', (request, parts) => {
+    const cluster = dedicated(parts);
+    return page(
+      request,
+      state.jobs.filter(({ source }) => source === cluster).map((job) => showJob(job, request)),
+      '2023-01-01',
+    );
+  });
+  on('POST', `${C}/backup/restoreJobs`, '2023-01-01', (request, parts) =>
+    answer(200, '2023-01-01', showJob(startRestore(dedicated(parts), request.json), request)),
+  );
+  on('GET', `${C}/backup/restoreJobs/*`, '2023-01-01', (request, parts) =>
+    answer(200, '2023-01-01', showJob(jobOf(dedicated(parts), parts[2] as string), request)),
+  );
+  on('GET', `${P}/dbAccessHistory/clusters/*`, '2023-01-01', (_, parts) => {
+    const cluster = dedicated(parts);
+    if (cluster.name !== 'sandbox-cluster') return answer(200, '2023-01-01', { accessLogs: [] });
+    const log = (username: string, ipAddress: string): JsonObject => ({
+      authResult: true,
+      authSource: 'admin',
+      groupId: cluster.project,
+      hostname: `${cluster.name}-shard-00-00.a1b2c.mongodb.net`,
+      ipAddress,
+      timestamp: new Date(now() - 600_000).toUTCString(),
+      username,
+    });
+    return answer(200, '2023-01-01', {
+      accessLogs: [log('shop-api', '10.1.4.7'), log('shop-api', '10.1.4.7'), log('shop-worker', '10.1.4.9')],
+    });
+  });
+  on('GET', F, '2024-11-13', (request, parts) => answer(200, '2024-11-13', showFlex(flexible(parts), request)));
+  on('GET', `${F}/backup/snapshots`, '2024-11-13', (request, parts) =>
+    page(
+      request,
+      rowsOf(flexible(parts)).map((snapshot) => showFlexSnapshot(snapshot, request)),
+      '2024-11-13',
+    ),
+  );
+  on('GET', `${F}/backup/snapshots/*`, '2024-11-13', (request, parts) =>
+    answer(200, '2024-11-13', showFlexSnapshot(snapshotOf(flexible(parts), parts[2] as string), request)),
+  );
+  on('GET', `${F}/backup/restoreJobs`, '2024-11-13', (request, parts) => {
+    const cluster = flexible(parts);
+    return page(
+      request,
+      state.jobs.filter(({ source }) => source === cluster).map((job) => showFlexJob(job, request)),
+      '2024-11-13',
+    );
+  });
+  on('POST', `${F}/backup/restoreJobs`, '2024-11-13', (request, parts) =>
+    answer(200, '2024-11-13', showFlexJob(startFlexRestore(flexible(parts), request.json), request)),
+  );
+  on('GET', `${F}/backup/restoreJobs/*`, '2024-11-13', (request, parts) =>
+    answer(200, '2024-11-13', showFlexJob(jobOf(flexible(parts), parts[2] as string), request)),
+  );
+
+  const handle = (request: SimulatorRequest): SimulatorResponse => {
+    if (request.url.pathname === '/api/oauth/token') return giveToken(request);
+    const refusal = checkAccess(request);
+    if (refusal !== undefined) return refusal;
+    settle();
+    const { pathname } = request.url;
+    const found = operations.filter(({ path }) => path.test(pathname));
+    const operation = found.find(({ method }) => method === request.method);
+    try {
+      if (found.length === 0) throw notFound('RESOURCE_NOT_FOUND');
+      if (operation === undefined) throw new Refused(405, 'METHOD_NOT_ALLOWED', 'Method Not Allowed');
+      checkVersion(request.headers['accept'], operation.version, 'accept');
+      if (request.text !== '') checkVersion(request.headers['content-type'], operation.version, 'content-type');
+      for (const [call, code] of state.denied) {
+        const [method, fragment = ''] = call.split(' ');
+        if (method === request.method && pathname.includes(fragment)) throw new Refused(403, code, 'Forbidden');
+      }
+      const parts = (operation.path.exec(pathname) ?? []).slice(1).map(decodeURIComponent);
+      if (!state.projects.some(({ id }) => id === parts[0])) throw notFound('GROUP_NOT_FOUND');
+      return operation.handle(request, parts);
+    } catch (cause) {
+      if (cause instanceof Refused) return cause.response;
+      throw cause;
+    }
+  };
+
+  return {
+    provider: 'mongodb-atlas',
+    matches: ({ url }) => url.pathname.startsWith('/api/atlas/') || url.pathname === '/api/oauth/token',
+    writes: ({ method, url }) => method !== 'GET' && method !== 'HEAD' && url.pathname !== '/api/oauth/token',
+    handle,
+    state,
+  };
+}
