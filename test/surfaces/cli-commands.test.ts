@@ -6,7 +6,6 @@ import { describe, expect, it } from 'vitest';
 import { ERROR_CODES, HoldfastError } from '../../src/core/errors.ts';
 import { exitStatuses } from '../../src/surfaces/cli/help.ts';
 import { Prompter } from '../../src/surfaces/cli/prompt.ts';
-import { DEFAULT_HTTP_PORT } from '../../src/surfaces/cli/serve.ts';
 import { expectGolden } from '../support/golden.ts';
 import {
   closedSandboxes,
@@ -125,7 +124,7 @@ describe('serve', () => {
     expect(running.served).toMatchObject([
       { transport: 'http', host: '0.0.0.0', port: 0, config: 'c', stateDir: 's', sandbox: true, sandboxPort: 9400 },
     ]);
-    expect((await run(['serve', '--http'])).running.served).toMatchObject([{ port: DEFAULT_HTTP_PORT }]);
+    expect((await run(['serve', '--http'])).running.served).toMatchObject([{ transport: 'http', port: undefined }]);
     expect((await run(['serve'])).running.served).toMatchObject([{ transport: 'stdio', port: undefined }]);
   });
 
@@ -244,7 +243,13 @@ describe('list and actions', () => {
 
 describe('check', () => {
   const faults = [
-    { file: 'a.yaml', line: 3, column: 5, message: "unknown parameter 'backup_retenton'", hint: 'Did you mean x?' },
+    {
+      file: 'a.yaml',
+      line: 3,
+      column: 5,
+      message: "unknown parameter 'backup_retenton'",
+      suggestion: 'Did you mean x?',
+    },
     { line: 9, message: 'no column' },
     { message: 'no place' },
   ];

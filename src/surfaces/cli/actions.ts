@@ -3,12 +3,14 @@ import type { Action, AnyAction } from '../../core/action.ts';
 import type { EntityBase, Provider } from '../../core/provider.ts';
 import { isGuarded } from '../../core/risk.ts';
 import type { Engine } from '../../engine/api.ts';
-import { commandLine } from '../command-line.ts';
+import { exampleLine } from '../command-line.ts';
 import { parametersOf, typeText } from '../parameters.ts';
 import { renderTable } from '../render.ts';
 import { addCommand, type Cli, EXIT, renderOptions, unknownWord, withEngine } from './context.ts';
 import { actionsOf, fleetActions, resolveTarget } from './target.ts';
 import { styled } from './terminal.ts';
+
+const SOME_ENTITY = 'my-app/my-db';
 
 /** Adds `list` and `actions`: what there is, and what can be done with it. */
 export function addLists(program: Command, cli: Cli): void {
@@ -145,7 +147,7 @@ function actionDocument(action: AnyAction, entity: string | undefined): object {
       ...(parameter.fallback === undefined ? {} : { default: parameter.fallback }),
     })),
     errors: action.errors,
-    example: exampleLine(action, entity),
+    example: exampleLine(action, entity ?? SOME_ENTITY),
   };
 }
 
@@ -167,14 +169,6 @@ export function describeAction(action: AnyAction, entity: string | undefined): s
     '',
     ...(parameters.length === 0 ? ['Takes no parameters.'] : [renderTable(parameters)]),
     '',
-    `Example: ${exampleLine(action, entity)}`,
+    `Example: ${exampleLine(action, entity ?? SOME_ENTITY)}`,
   ].join('\n');
-}
-
-function exampleLine(action: AnyAction, entity: string | undefined): string {
-  const place = action.kind === 'fleet' ? undefined : (entity ?? '<namespace>/<entity>');
-  return commandLine({ entity: place, action: action.name, input: action.example }).replaceAll(
-    '$newest',
-    'SNAPSHOT_ID',
-  );
 }

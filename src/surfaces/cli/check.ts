@@ -22,7 +22,7 @@ function printReport(cli: Cli, report: ConfigReport): void {
   const { terminal } = cli;
   for (const fault of report.faults) {
     terminal.line(styled('bold', `${placeOf(fault, report.file)}: `), styled('red', 'error'), ` ${fault.message}`);
-    if (fault.hint !== undefined && fault.hint !== '') terminal.line(`  ${fault.hint}`);
+    if (fault.suggestion !== undefined) terminal.line(`  ${fault.suggestion}`);
   }
   if (report.faults.length > 0) terminal.line('');
   for (const entity of report.entities) {

@@ -21,6 +21,7 @@ export interface EngineOptions {
 
 export interface ServeOptions extends EngineOptions {
   readonly transport: 'stdio' | 'http';
+  /** `--host` and `--port`; undefined: the entities file or the default decides. */
   readonly host: string | undefined;
   readonly port: number | undefined;
   readonly sandboxPort: number | undefined;
@@ -53,9 +54,11 @@ export interface ConfigFault {
   /** From 1. */
   readonly line?: number | undefined;
   readonly column?: number | undefined;
+  /** What it is about: `my-app/prod-postgres.backup_retention_period`. */
+  readonly path?: string | undefined;
   readonly message: string;
   /** What to write instead. */
-  readonly hint?: string | undefined;
+  readonly suggestion?: string | undefined;
 }
 
 export interface CheckedEntity {

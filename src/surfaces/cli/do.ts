@@ -3,7 +3,7 @@ import { asHoldfastError, HoldfastError } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/json.ts';
 import type { OperationView } from '../../core/schemas.ts';
 import type { Engine, Outcome } from '../../engine/api.ts';
-import { shellWord } from '../command-line.ts';
+import { shellWord, withCommandLines } from '../command-line.ts';
 import { parametersOf } from '../parameters.ts';
 import { confirmationOf, renderOutcome } from '../render.ts';
 import { describeAction } from './actions.ts';
@@ -32,7 +32,7 @@ interface DoOptions {
 }
 
 const DETAILS = `Paths:
-  <namespace>/<entity>/<action>   an action on one database, also one across all (assess) for this database
+  <namespace>/<entity>/<action>   an action on one database, also find-recovery-options for it
   <action>, backup/<action>       an action across all databases
 
 Parameters:
@@ -179,7 +179,7 @@ export function outcomeDocument(outcome: Outcome, sandbox: boolean): unknown {
 
 function printOutcome(cli: Cli, outcome: Outcome, sandbox: boolean): void {
   const { terminal } = cli;
-  terminal.text(renderOutcome(outcome, renderOptions(cli)));
+  terminal.text(renderOutcome(withCommands(cli, outcome), renderOptions(cli)));
   if (sandbox) terminal.line(styled('dim', '[sandbox] Simulators answered; nothing real was read or changed.'));
   if (outcome.kind === 'operation' && isOpen(outcome.operation)) {
     const id = outcome.operation.operation_id;
@@ -188,6 +188,12 @@ function printOutcome(cli: Cli, outcome: Outcome, sandbox: boolean): void {
       `the work goes on without this command. Follow it: ${programName(cli)} operations ${id} --wait`,
     );
   }
+}
+
+// A person reads the exact next call best as what they would type.
+function withCommands(cli: Cli, outcome: Outcome): Outcome {
+  if (outcome.kind !== 'result') return outcome;
+  return { ...outcome, output: withCommandLines(outcome.output, programName(cli)) };
 }
 
 function outcomeExit(cli: Cli, outcome: Outcome): number {

@@ -3,8 +3,6 @@ import { HoldfastError } from '../../core/errors.ts';
 import { addCommand, type Cli, EXIT, wholeNumber } from './context.ts';
 import { styled } from './terminal.ts';
 
-/** The port of `serve --http` when none is given. */
-export const DEFAULT_HTTP_PORT = 7420;
 const LAST_PORT = 65_535;
 
 interface ServeFlags {
@@ -25,7 +23,7 @@ export function addServices(program: Command, cli: Cli): void {
   )
     .option('--http', 'serve HTTP instead of stdio')
     .option('--host <address>', 'the address to listen on (127.0.0.1); any other one needs authentication')
-    .option('--port <n>', `the port to listen on (${DEFAULT_HTTP_PORT}); 0: any free one`)
+    .option('--port <n>', 'the port to listen on (7311); 0: any free one')
     .option('--sandbox-port <n>', 'with --sandbox: the port of the simulators; any free one when left out')
     .action(async (flags: ServeFlags) => {
       const { json: _json, ...options } = cli.options();
@@ -39,7 +37,7 @@ export function addServices(program: Command, cli: Cli): void {
         ...options,
         transport: flags.http === true ? 'http' : 'stdio',
         host: flags.host,
-        port: wholeNumber('--port', flags.port, 0, LAST_PORT) ?? (flags.http === true ? DEFAULT_HTTP_PORT : undefined),
+        port: wholeNumber('--port', flags.port, 0, LAST_PORT),
         sandboxPort: wholeNumber('--sandbox-port', flags.sandboxPort, 0, LAST_PORT),
         signal: cli.deps.signal,
       });
