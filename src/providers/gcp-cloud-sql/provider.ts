@@ -101,7 +101,8 @@ export const gcpCloudSql = defineProvider<CloudSqlEntity, CloudSqlClient>({
     },
   },
   cannot: {},
-  limits: { per_second: 2, burst: 20, concurrent: 8, timeout_ms: 30_000 },
+  // Google counts requests by the minute: a plan may take its reads at once, the average stays at two a second.
+  limits: { per_second: 2, burst: 60, concurrent: 8, timeout_ms: 30_000 },
 
   async connect(entity, runtime) {
     if (entity.project !== undefined && entity.project_id !== undefined && entity.project !== entity.project_id) {
