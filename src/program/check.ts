@@ -1,0 +1,26 @@
+import { existsSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { loadConfig } from '../config/load.ts';
+import type { ConfigReport } from '../surfaces/cli/deps.ts';
+import { configPath, entityTypes, type OpenOptions } from './open.ts';
+
+/** Reads the entities file and says everything that is wrong with it, and which credentials it names are there. */
+export async function checkConfig(options: Pick<OpenOptions, 'config' | 'env'>): Promise<ConfigReport> {
+  const file = configPath(options);
+  if (file === undefined) return { file: undefined, faults: [], entities: [] };
+  const { env } = options;
+  const report = loadConfig({ path: file, entityTypes, env, strict: false });
+  return {
+    file,
+    faults: report.faults,
+    entities: report.entities.map(({ base, ignored, references }) => ({
+      key: base.key,
+      defines: base.defines,
+      ignored,
+      credentials: references.map(({ kind, name }) => ({
+        name: kind === 'env' ? `\${env:${name}}` : `\${file:${name}}`,
+        found: kind === 'env' ? (env[name] ?? '') !== '' : existsSync(resolve(report.baseDirectory, name)),
+      })),
+    })),
+  };
+}

@@ -1,0 +1,120 @@
+import { userInfo } from 'node:os';
+import type { Principal } from '../core/principal.ts';
+import { createLog, logLevel } from '../observability/log.ts';
+import { createRedactor } from '../observability/redaction.ts';
+import type { CliDeps, ServeOptions } from '../surfaces/cli/deps.ts';
+import { open, registry, stateKey, VERSION } from './open.ts';
+
+/** How often a server looks for operations that another process left, in ms. */
+const SWEEP_MS = 15_000;
+
+/** Runs the command line of this process. Gives the exit status. */
+export async function main(): Promise<number> {
+  const controller = new AbortController();
+  let interrupts = 0;
+  process.on('SIGINT', () => {
+    interrupts += 1;
+    // Whoever insists gets out at once; what runs is found again by the next process.
+    if (interrupts > 1) process.exit(130);
+    controller.abort('SIGINT');
+  });
+  for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.once(signal, () => controller.abort('SIGTERM'));
+  const { env, stdin, stdout, stderr } = process;
+  const user = userName();
+  const base = { env, stderr };
+  const deps: CliDeps = {
+    version: VERSION,
+    openEngine: async (options) => (await open({ ...options, ...base })).engine,
+    serve: (options) => serve(options, user),
+    startSandbox: async ({ port }) => {
+      const { sandboxEndpoints, startSandbox } = await import('./sandbox.ts');
+      const { origin, close } = await startSandbox(port);
+      return { origin, endpoints: sandboxEndpoints(registry, origin), close };
+    },
+    runDemo: async (options) => (await import('./demo.ts')).runDemo(options),
+    checkConfig: async (options) => (await import('./check.ts')).checkConfig({ ...options, ...base }),
+    stdin,
+    stdout,
+    stderr,
+    env,
+    signal: controller.signal,
+    user,
+    log: createLog({ stream: stderr, redactor: createRedactor(), level: logLevel(env['HOLDFAST_LOG']) }),
+  };
+  const { runCli } = await import('../surfaces/cli/program.ts');
+  const status = await runCli(process.argv.slice(2), deps);
+  // A pipe that is still being read must get the last line; then nothing may keep the process.
+  await new Promise<void>((resolve) => stdout.write('', () => resolve()));
+  setTimeout(() => process.exit(status), 2000).unref();
+  return status;
+}
+
+async function serve(options: ServeOptions, user: string): Promise<void> {
+  const { engine, log, config, stateDirectory, sandboxOrigin } = await open({
+    ...options,
+    env: process.env,
+    stderr: process.stderr,
+  });
+  try {
+    const { buildServer } = await import('../surfaces/mcp/server.ts');
+    const principal: Principal = { id: `stdio:${user}`, person: user, roles: ['operator'] };
+    const deps = { engine, principal, stateKey: stateKey(stateDirectory), log };
+    const factory = (context: Parameters<typeof buildServer>[1]) => buildServer(deps, context);
+    if (sandboxOrigin !== undefined) process.stderr.write(`sandbox: the simulators listen on ${sandboxOrigin}\n`);
+
+    // Nothing that another process left may delay the first answer.
+    const sweep = (): void => {
+      engine.resume().then(
+        (taken) => {
+          for (const { operation_id, action, entity } of taken)
+            log.info('took over an unfinished operation', { operation_id, action, entity });
+        },
+        (cause: unknown) => log.warn('looking for unfinished operations failed', { cause: String(cause) }),
+      );
+    };
+    const first = setTimeout(sweep, 200);
+    const timer = setInterval(sweep, SWEEP_MS);
+    try {
+      const stopped = new Promise<void>((resolve) => {
+        if (options.signal.aborted) resolve();
+        options.signal.addEventListener('abort', () => resolve(), { once: true });
+      });
+      if (options.transport === 'stdio') {
+        const { serveOnStdio } = await import('../surfaces/mcp/stdio.ts');
+        const surface = serveOnStdio(factory, log);
+        await Promise.race([surface.closed, stopped]);
+        await surface.close();
+      } else {
+        const { serveHttp } = await import('../surfaces/mcp/http.ts');
+        const { server } = config ?? {};
+        const surface = await serveHttp(factory, {
+          config: {
+            ...server,
+            ...(options.host === undefined ? {} : { host: options.host }),
+            ...(options.port === undefined ? {} : { port: options.port }),
+          },
+          log,
+          ...(server?.max_sessions === undefined ? {} : { maxSessions: server.max_sessions }),
+          ...(server?.session_idle_seconds === undefined ? {} : { sessionIdleMs: server.session_idle_seconds * 1000 }),
+        });
+        process.stderr.write(`holdfast serves MCP on ${surface.url}\n`);
+        await stopped;
+        await surface.close();
+      }
+    } finally {
+      clearTimeout(first);
+      clearInterval(timer);
+    }
+  } finally {
+    await engine.close();
+  }
+}
+
+function userName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    // A container may run as a user without a name.
+    return `uid-${process.getuid?.() ?? 'unknown'}`;
+  }
+}
