@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { asHoldfastError, HoldfastError } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/json.ts';
-import type { OperationView } from '../../core/schemas.ts';
+import { OperationView } from '../../core/schemas.ts';
 import type { Engine, Outcome } from '../../engine/api.ts';
 import { shellWord, withCommandLines } from '../command-line.ts';
 import { parametersOf } from '../parameters.ts';
@@ -190,10 +190,23 @@ function printOutcome(cli: Cli, outcome: Outcome, sandbox: boolean): void {
   }
 }
 
-// A person reads the exact next call best as what they would type.
-function withCommands(cli: Cli, outcome: Outcome): Outcome {
-  if (outcome.kind !== 'result') return outcome;
-  return { ...outcome, output: withCommandLines(outcome.output, programName(cli)) };
+/** Gives an outcome whose exact next calls stand as command lines. */
+export function withCommands(cli: Cli, outcome: Outcome): Outcome {
+  if (outcome.kind === 'plan') return outcome;
+  if (outcome.kind === 'operation') return { ...outcome, operation: withUndoCommand(cli, outcome.operation) };
+  const operation = OperationView.safeParse(outcome.output);
+  const output = operation.success
+    ? withUndoCommand(cli, operation.data)
+    : withCommandLines(outcome.output, programName(cli));
+  return { ...outcome, output };
+}
+
+// The way back belongs to the entity of the operation, whether or not it says so.
+function withUndoCommand(cli: Cli, operation: OperationView): OperationView {
+  const { undo, entity } = operation;
+  if (undo === undefined) return operation;
+  const command = withCommandLines({ entity, ...undo }, programName(cli));
+  return typeof command === 'string' ? { ...operation, undo: { command } } : operation;
 }
 
 function outcomeExit(cli: Cli, outcome: Outcome): number {
