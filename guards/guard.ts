@@ -236,8 +236,8 @@ export class Guard {
     await store.addConfirmation(record);
     const hint =
       verdict.require === 'token'
-        ? 'Nothing was changed. Check the plan; to go ahead repeat exactly this call with confirmation_token.'
-        : `Nothing was changed. Show the plan to a person, who approves with: ${approveWith(record)}. Then repeat exactly this call with confirmation_token.`;
+        ? 'Check the plan; to go ahead repeat exactly this call with confirmation_token.'
+        : `Show the plan to a person, who approves with: ${approveWith(record)}. Then repeat exactly this call with confirmation_token.`;
     return new HoldfastError(code, message, {
       hint,
       details: {

@@ -75,7 +75,8 @@ export const findRecoveryOptions = defineFleetAction({
         hint: 'Give the last moment at which the data was good.',
       });
     }
-    const options = await recoveryOptions(key, moment);
+    const found = await recoveryOptions(key, moment);
+    const options = found.map((option) => ({ ...option, call: { ...option.call, entity: option.call.entity ?? key } }));
     const safe = options.find((option) => option.risk === 'create');
     return {
       entity: key,
