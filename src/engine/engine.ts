@@ -8,7 +8,7 @@ import { asHoldfastError, HoldfastError, isAbort } from '../core/errors.ts';
 import { assertMayWrite, withGrant, withoutGrant } from '../core/grant.ts';
 import { digestOf, type JsonObject } from '../core/json.ts';
 import type { Step } from '../core/operation.ts';
-import { compareFacts, type Plan, type PlanDraft } from '../core/plan.ts';
+import { compareFacts, type Plan, type PlanDraft, type SuggestedCall } from '../core/plan.ts';
 import type { PolicyConfig } from '../core/policy.ts';
 import type { Principal } from '../core/principal.ts';
 import type { EntityBase, Provider, ProviderContext } from '../core/provider.ts';
@@ -49,6 +49,8 @@ export interface EngineOptions {
   /** Waits; a sandbox or a test makes time pass faster. */
   readonly sleep: (ms: number, signal?: AbortSignal) => Promise<void>;
   readonly random: (bytes: number) => Buffer;
+  /** How many times the provider's documented rate may be asked; 1 in earnest. */
+  readonly rateFactor?: number;
   /** First pause before a repeated read, in ms. */
   readonly retryBaseMs?: number;
   /** How long a call waits for its operation before it answers with the operation's id, in ms. */
@@ -410,10 +412,18 @@ class HoldfastEngine implements Engine {
       risk,
       blast_radius,
       safety_snapshot: state,
-      alternatives,
+      alternatives: alternatives.map((other) =>
+        other.call === undefined ? other : { ...other, call: this.#exactCall(entity.key, other.call) },
+      ),
       unknowns,
       warnings: [...risks, ...warnings],
     };
+  }
+
+  // A provider may leave the entity of a next call to be this one; a call that someone is to make names it.
+  #exactCall(entity: string, call: SuggestedCall): SuggestedCall {
+    const isFleet = this.#options.registry.fleet.some((action) => action.name === call.action);
+    return call.entity !== undefined || isFleet ? call : { ...call, entity };
   }
 
   #connect(key: string): Promise<Connection> {
@@ -451,7 +461,11 @@ class HoldfastEngine implements Engine {
     if (fetch === undefined) {
       fetch = resilientFetch({
         title: provider.title,
-        limits: provider.limits,
+        limits: {
+          ...provider.limits,
+          per_second: provider.limits.per_second * (this.#options.rateFactor ?? 1),
+          burst: provider.limits.burst * (this.#options.rateFactor ?? 1),
+        },
         fetch: this.#options.fetch,
         now: () => now().getTime(),
         sleep,
@@ -461,6 +475,7 @@ class HoldfastEngine implements Engine {
       this.#fetches.set(account, fetch);
     }
     return {
+      version: this.version,
       fetch,
       now,
       sleep,
@@ -529,7 +544,9 @@ class HoldfastEngine implements Engine {
         const { entity, client, runtime } = await this.#connect(key);
         const provider = this.#provider(entity);
         const signal = call.signal ?? new AbortController().signal;
-        return this.#mapped(provider, () => provider.recoveryOptions({ client, entity, runtime, signal }, at));
+        const context = { client, entity, runtime, signal };
+        const options = await this.#mapped(provider, () => provider.recoveryOptions(context, at));
+        return options.map((option) => ({ ...option, call: this.#exactCall(entity.key, option.call) }));
       },
       operations: ({ entity, status, limit }) =>
         this.#options.store.operations({
