@@ -784,11 +784,39 @@ describe('faults', () => {
     const [step] = tools.restore.steps!({ backup_id: newestId() }, plan);
     const trace: Trace = {
       results: { 'safety-snapshot': { user: 'me@example.com' } },
-      handles: { restore: [{ target: ORDERS, before: null, creates: false }] },
+      handles: {
+        restore: [{ target: ORDERS, before: null, listed: true, creates: false, began_at: '2020-01-01T00:00:00Z' }],
+      },
       progress: [],
     };
     const recovery = await step!.recover!(stepContext(context, { backup_id: newestId() }, trace, step!));
     expect(recovery.state).toBe('not_begun');
+  });
+
+  it('does not take an old restore for its own, and says unknown where operations cannot be listed', async () => {
+    const context = await connect();
+    const plan = asPlan(await planOf(tools.restore, { backup_id: newestId() }, context));
+    const [step] = tools.restore.steps!({ backup_id: newestId() }, plan);
+    const recover = (mark: JsonObject) => {
+      const began_at = server.clock.now().toISOString();
+      const handle = { target: ORDERS, before: null, listed: true, creates: false, began_at, ...mark };
+      const trace: Trace = { results: {}, handles: { restore: [handle] }, progress: [] };
+      return step!.recover!(stepContext(context, { backup_id: newestId() }, trace, step!));
+    };
+    expect((await recover({})).state).toBe('not_begun');
+    expect((await recover({ listed: false })).state).toBe('unknown');
+    simulator.state.denied.add('cloudsql.instances.get');
+    expect((await recover({})).state).toBe('unknown');
+  });
+
+  it('ends a restore whose target it may not look at, without calling it usable', async () => {
+    const context = await connect();
+    const plan = asPlan(await planOf(tools.restore, { backup_id: newestId() }, context));
+    const verify = tools.restore.steps!({ backup_id: newestId() }, plan)[2]!;
+    simulator.state.denied.add('cloudsql.instances.get');
+    const trace: Trace = { results: {}, handles: {}, progress: [] };
+    const result = await verify.run(stepContext(context, { backup_id: newestId() }, trace, verify));
+    expect(result).toMatchObject({ usable: false, state: 'unknown' });
   });
 
   it('waits through a provider that is away for a while', async () => {

@@ -411,6 +411,8 @@ function pastDuration(operations: readonly Operation[]): number | undefined {
 
 type RestoreStep = Step<CloudSqlClient, CloudSqlEntity, RestoreInput>;
 
+// How far our clock and Google's may be apart; used only where no earlier operation of the target is known.
+const CLOCK_SKEW_MS = 120_000;
 const STARTED = new Set(['RESTORE_VOLUME', 'CLONE', 'CREATE_CLONE', 'CREATE']);
 
 /** Starts the restore, follows its operation, and waits until the target can be used. */
@@ -434,8 +436,14 @@ export function restoreSteps(plan: Plan): RestoreStep[] {
         });
       }
       // The newest operation before ours: one that is newer is found again when the answer is lost.
-      const [newest] = (await tolerate(() => client.listOperations(target, signal))) ?? [];
-      const mark = { target, before: newest?.name ?? null, creates: existence.state === 'missing' };
+      const earlier = await tolerate(() => client.listOperations(target, signal));
+      const mark = {
+        target,
+        before: earlier?.[0]?.name ?? null,
+        listed: earlier !== undefined || existence.state === 'missing',
+        creates: existence.state === 'missing',
+        began_at: runtime.now().toISOString(),
+      };
       await context.checkpoint(mark);
       const operation = await send(client, wish, plan, existence, signal);
       const handle = { ...mark, operation_name: parseOperationName(String(operation.name ?? '')) };
@@ -446,14 +454,22 @@ export function restoreSteps(plan: Plan): RestoreStep[] {
       const { client, handle } = context;
       if (handle === undefined) return { state: 'not_begun' };
       if (handle['operation_name'] !== undefined) return { state: 'done', result: handle };
+      // Without the operations from before, an old restore could be taken for this one.
+      if (handle['listed'] !== true) {
+        return { state: 'unknown', message: 'the operations of the target could not be listed before the restore' };
+      }
       const signal = recoverySignal(context.signal);
       const user = context.results['safety-snapshot']?.['user'];
+      const since = Date.parse(String(handle['began_at'])) - CLOCK_SKEW_MS;
+      let listable = handle['creates'] === true;
       const found = await lookThrice(context, async () => {
-        const operations = (await tolerate(() => client.listOperations(target, signal))) ?? [];
-        const known = operations.findIndex((operation) => operation.name === handle['before']);
-        const newer = (known < 0 ? operations : operations.slice(0, known)).filter(
+        const operations = await tolerate(() => client.listOperations(target, signal));
+        listable ||= operations !== undefined;
+        const known = (operations ?? []).findIndex((operation) => operation.name === handle['before']);
+        const newer = (known < 0 ? (operations ?? []) : (operations ?? []).slice(0, known)).filter(
           (operation) =>
             STARTED.has(operation.operationType ?? '') &&
+            (known >= 0 || Date.parse(operation.insertTime ?? '') >= since) &&
             (user === undefined || !operation.user || operation.user === user),
         );
         return newer.length > 0 ? newer : undefined;
@@ -470,6 +486,7 @@ export function restoreSteps(plan: Plan): RestoreStep[] {
       if (handle['creates'] === true && (await client.lookUp(target, signal)).state !== 'missing') {
         return { state: 'unknown', message: 'the new instance exists, and no operation tells who made it' };
       }
+      if (!listable) return { state: 'unknown', message: 'the operations of the target cannot be listed' };
       return { state: 'not_begun', message: 'no restore began on the target' };
     },
   };
@@ -494,12 +511,18 @@ export function restoreSteps(plan: Plan): RestoreStep[] {
     title: 'Waiting until the target can be used',
     kind: 'follow',
     async run(context) {
+      let hidden = 0;
       const state = await follow(
         context,
         'the start of the target',
         async () => {
           const existence = await context.client.lookUp(target, context.signal);
-          if (existence.state !== 'exists') return undefined;
+          if (existence.state === 'unknown') {
+            // A caller that may restore and not look: the restore is over, whether it answers stays unknown.
+            hidden += 1;
+            return hidden >= 5 ? 'unknown' : undefined;
+          }
+          if (existence.state === 'missing') return undefined;
           const { instance } = existence;
           context.progress({ message: `target is ${cleanText(instance.state, 40)}` });
           if (instance.state === 'FAILED' || instance.state === 'SUSPENDED') {
@@ -512,7 +535,7 @@ export function restoreSteps(plan: Plan): RestoreStep[] {
         },
         1_800_000,
       );
-      return { usable: true, state: cleanText(state, 40), target: String(plan.target) };
+      return { usable: state !== 'unknown', state: cleanText(state, 40), target: plan.target };
     },
   };
   return [begin, wait, verify];
