@@ -1,3 +1,4 @@
+import { z } from 'zod';
 import type { HoldfastError } from '../core/errors.ts';
 import { isObject, type JsonObject } from '../core/json.ts';
 import type { FactDifference, Plan, SuggestedCall } from '../core/plan.ts';
@@ -33,9 +34,9 @@ function decisionLine(decision: 'allow' | 'confirm' | 'deny', require: string | 
 }
 
 const REQUIREMENTS: Record<string, string> = {
-  human: 'a person types the target’s name',
+  human: 'a person who types the name of the target',
   token: 'the same call again with the token',
-  'two-people': 'a person other than the caller types the target’s name',
+  'two-people': 'a person other than the caller, who types the name of the target',
 };
 
 /** Writes a plan as a person reads it before deciding: what is lost comes before everything else. */
@@ -131,7 +132,7 @@ export function renderError(error: HoldfastError, options: RenderOptions = {}): 
     lines.push('It is NOT known whether the change arrived. Read the state of the target before calling again.');
   } else if (NOTHING_RAN.has(error.code) || (error.code === 'PLAN_CHANGED' && plan !== undefined)) {
     // Without a new plan it is an operation that stopped half-way, after its safety snapshot.
-    lines.push('Nothing was run; nothing was changed.');
+    if (!error.hint.startsWith('Nothing was')) lines.push('Nothing was run; nothing was changed.');
   } else if (outcome === 'not_sent') lines.push('The change was not sent.');
   else if (outcome !== undefined) lines.push(`Outcome: ${scalar(outcome)}`);
   lines.push(error.hint);
@@ -200,6 +201,8 @@ export function renderValue(value: unknown, options: RenderOptions = {}): string
           ? plainList(key, member)
           : `${key} (${member.length}):\n${indent(renderList(member, options))}`;
       }
+      if (isCall(member)) return `${key}: ${renderCall(member, options)}`;
+      if (isPlan(member)) return `${key}:\n${indent(renderPlan(member, options))}`;
       if (isObject(member) && Object.keys(member).length > 0) {
         const short = inline(member);
         return isFlat(member) && short.length <= 100
@@ -240,6 +243,7 @@ export function renderTable(rows: readonly Record<string, unknown>[], options: R
       .filter((key) => row[key] !== undefined)
       .map((key) => {
         const member = row[key];
+        if (isCall(member)) return `${key}: ${renderCall(member, options)}`;
         return `${key}: ${Array.isArray(member) ? member.map(inlineMember).join('; ') || '(none)' : inlineMember(member)}`;
       });
   const cells = rows.map((row) => columns.map((key) => (row[key] === undefined ? '-' : scalar(row[key]))));
@@ -266,6 +270,30 @@ export function renderTable(rows: readonly Record<string, unknown>[], options: R
     write(columns),
     ...cells.flatMap((line, at) => [write(line), ...below(rows[at]!).map((text) => `    ${text}`)]),
   ].join('\n');
+}
+
+function isCall(value: unknown): value is SuggestedCall {
+  if (!isObject(value) || typeof value['action'] !== 'string' || !isObject(value['input'])) return false;
+  return Object.keys(value).every((key) => key === 'entity' || key === 'action' || key === 'input');
+}
+
+// What `renderPlan` reads: an output of another shape that only looks like a plan is written member by member.
+const PlanShape = z.looseObject({
+  action: z.string(),
+  risk: z.string(),
+  target: z.string(),
+  loses: z.string(),
+  undo: z.string(),
+  blast_radius: z.looseObject({}),
+  safety_snapshot: z.looseObject({ state: z.enum(['taken', 'skipped', 'impossible', 'not_needed']) }),
+  alternatives: z.array(z.looseObject({ title: z.string(), risk: z.string() })),
+  unknowns: z.array(z.string()),
+  warnings: z.array(z.string()),
+  facts: z.looseObject({}),
+});
+
+function isPlan(value: unknown): value is Plan {
+  return isObject(value) && 'safety_snapshot' in value && PlanShape.safeParse(value).success;
 }
 
 function isFlat(record: Record<string, unknown>): boolean {
@@ -295,6 +323,7 @@ function inlineMember(member: unknown): string {
 function quantity(key: string, value: unknown): string {
   if (typeof value === 'number' && Number.isFinite(value)) {
     if (key.endsWith('_bytes') && value >= 1024) return formatBytes(value, true);
+    if (key === 'duration_estimate') return `${value} s (${formatDuration(value)})`;
     if (key.endsWith('_seconds') && value >= 60) return `${value} (${formatDuration(value)})`;
   }
   return scalar(value);

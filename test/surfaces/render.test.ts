@@ -60,7 +60,7 @@ describe('plan', () => {
     const action = { kind: 'fleet', name: 'plan' } as never;
     expect(renderOutcome({ kind: 'plan', action, plan, decision: 'deny' })).toMatch(/forbids this call\.$/);
     expect(renderOutcome({ kind: 'plan', action, plan, decision: 'confirm', require: 'two-people' })).toMatch(
-      /needs a confirmation \(a person other than the caller/,
+      /needs a confirmation \(a person other than the caller, who/,
     );
   });
 });
@@ -135,6 +135,29 @@ describe('values', () => {
         '  - older ones are gone',
       ].join('\n'),
     );
+  });
+
+  it('writes suggested calls in the words of the surface, and plans as plans', () => {
+    const call = { entity: 'shop/orders', action: 'restore', input: { snapshot_id: 's1' } };
+    const options = { call: ({ action }: { action: string }) => `tool_${action}` };
+    expect(renderValue({ call, options: [{ title: 'a', call }], input: { ...call, more: 1 } }, options)).toBe(
+      [
+        'call: tool_restore',
+        'options (1):',
+        '  title',
+        '  a',
+        '      call: tool_restore',
+        'input:',
+        '  entity: shop/orders',
+        '  action: restore',
+        '  input: snapshot_id=s1',
+        '  more: 1',
+      ].join('\n'),
+    );
+    expect(renderValue({ plan })).toContain(
+      'plan:\n  Plan: restore on shop/orders, risk overwrite\n  Target: p1/orders',
+    );
+    expect(renderValue({ plan: { ...plan, warnings: 3 } })).toContain('plan:\n  action: restore');
   });
 
   it('turns a table that is too wide into blocks', () => {
