@@ -4,7 +4,7 @@ import { HoldfastError } from '../src/core/errors.ts';
 import { isObject, type JsonObject, sha256 } from '../src/core/json.ts';
 import type { Step } from '../src/core/operation.ts';
 import { compareFacts, type Plan } from '../src/core/plan.ts';
-import { BackupInfo, ListInput, RecoveryPoint, RestoreJob, SnapshotList, secretText } from '../src/core/schemas.ts';
+import { BackupInfo, ListInput, RecoveryPoint, RestoreJob, SnapshotList } from '../src/core/schemas.ts';
 import { formatDuration, toTimestamp } from '../src/core/time.ts';
 import { importCall, knownPoints, NO_LISTING, noteSnapshot, readLatest } from '../src/providers/redis-cloud/backups.ts';
 import { type RedisCloudClient, supportsBackups } from '../src/providers/redis-cloud/client.ts';
@@ -16,6 +16,7 @@ import {
   SOURCE_TYPES,
   samePath,
   showPath,
+  showSource,
   taskStatus,
   textOf,
 } from '../src/providers/redis-cloud/map.ts';
@@ -194,7 +195,7 @@ function databaseFacts(target: Target): JsonObject {
 }
 
 const CreateInput = z.object({
-  backup_path: secretText().optional().describe('Another folder than the configured one'),
+  backup_path: z.string().optional().describe('Another folder than the configured one'),
   region_name: z.string().max(60).optional().describe('Active-Active only'),
 });
 
@@ -503,7 +504,7 @@ export const restore = defineAction({
       newest?.created_at === undefined ? undefined : (runtime.now().getTime() - Date.parse(newest.created_at)) / 1000;
     return {
       target: name,
-      source: uris.map(showPath).join(', '),
+      source: uris.map((uri) => showSource(input.source_type, uri)).join(', '),
       loses: describeLoss(name, inspection),
       blast_radius: {
         ...databaseFacts(target),

@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { sha256 } from '../../src/core/json.ts';
@@ -289,14 +291,28 @@ describe('create-snapshot', () => {
       ) as Promise<PlanDraft>;
     expect((await plan()).risk).toBeUndefined();
     expect((await plan('s3://sandbox-backups/redis/carts')).risk).toBeUndefined();
-    const away = await plan('ftp://thief:canary-pass@elsewhere.example/');
+    const away = await plan('ftp://elsewhere.example/copies/');
     expect(away.risk).toBe('weaken');
     expect(away.loses).toContain('complete copy of the data');
-    expect(JSON.stringify(away)).not.toContain('canary');
-    expect((await failure(plan('https://elsewhere.example/'))).code).toBe('INVALID_PARAMETER');
-    const { output } = await drive(createSnapshot, context, { backup_path: 'ftp://u:canary-pass@h.example/b/' });
-    expect(output['location']).toBe('ftp://***@h.example/b/');
-    expect(JSON.stringify(world.server.journal)).not.toContain('canary');
+    expect(away.blast_radius).toMatchObject({ destination: 'ftp://elsewhere.example/copies/' });
+    for (const refused of ['https://elsewhere.example/', 'ftp://u:canary-pass@h/', 'abs://:canary@a/c/', 'elsewhere']) {
+      const error = await failure(plan(refused));
+      expect(error.code).toBe('INVALID_PARAMETER');
+      expect(JSON.stringify(error.toJson())).not.toContain('canary');
+    }
+    const { output } = await drive(createSnapshot, context, { backup_path: 's3://elsewhere/b/' });
+    expect(output['location']).toBe('s3://elsewhere/b/');
+    expect(world.server.writes()[0]?.body).toEqual({ adhocBackupPath: 's3://elsewhere/b/' });
+  });
+
+  it('shows a configured path without its credentials', async () => {
+    database(51002101).backup.destination = 'abs://:cana/ry+KEY==@account/container/';
+    const context = world.context(ESSENTIALS, { ...CARTS, periodic_backup_path: '${env:BACKUP_PATH}' });
+    const { output } = await drive(createSnapshot, context);
+    expect(output['location']).toBe('abs://***@account/container/');
+    const plan = await planOf(context);
+    const shown = [await list(context), await redisCloud.recoveryOptions(context, undefined), plan];
+    expect(JSON.stringify(shown)).not.toMatch(/cana|KEY==/);
   });
 
   it.each([
@@ -377,7 +393,7 @@ describe('restore', () => {
     const plan = await planOf();
     expect(plan).toMatchObject({
       target: '2101/carts',
-      source: LAST_GOOD.source_uri,
+      source: 'sandbox-backups/redis/carts/carts-last-good.rdb.gz (aws-s3)',
       safety_snapshot: { possible: true },
       newest_recovery_point: { id: 'latest:51002101' },
       blast_radius: { files: 1, shards: 1, status: 'active' },
@@ -516,7 +532,7 @@ describe('restore', () => {
   it('masks what sources hold of secrets, and binds the whole of them', async () => {
     const uri = 'https://user:canary-pass@h.example/redis.rdb?X-Amz-Signature=canary-signature';
     const plan = await planOf(undefined, { source_type: 'http', source_uri: uri });
-    expect(plan.source).toBe('https://***@h.example/redis.rdb?***');
+    expect(plan.source).toBe('***@h.example/redis.rdb?*** (http)');
     expect(JSON.stringify(plan)).not.toContain('canary');
     const other = await planOf(undefined, { source_type: 'http', source_uri: uri.replace('canary-pass', 'other') });
     expect(other.facts.source).not.toEqual(plan.facts.source);
@@ -524,7 +540,7 @@ describe('restore', () => {
       source_type: 'azure-blob-storage',
       source_uri: 'abs://:cana/ry+KEY==@account/c/f.rdb',
     });
-    expect(azure.source).toBe('abs://***@account/c/f.rdb');
+    expect(azure.source).toBe('***@account/c/f.rdb (azure-blob-storage)');
   });
 });
 
@@ -572,6 +588,16 @@ describe('restore through the engine', () => {
         input: {},
       });
       expect(listed).toMatchObject({ output: { snapshots: [{ kind: 'safety', restorable: true }] } });
+      const secret = { source_type: 'http', source_uri: ['https://u:canary-pass@h.example/f.rdb?sig=canary-sig'] };
+      const masked = await failure(harness.engine.call({ ...call, input: secret }));
+      expect(masked.code).toBe('CONFIRMATION_REQUIRED');
+      expect(masked.details).toMatchObject({ plan: { source: '***@h.example/f.rdb?*** (http)' } });
+      const kept = [await harness.engine.confirmations(), await harness.engine.verifyAudit(), masked.toJson()];
+      const audit = readFileSync(join(harness.stateDirectory, 'audit.jsonl'), 'utf8');
+      expect(JSON.stringify(kept) + audit).not.toContain('canary');
+      expect(refused.details).toMatchObject({
+        plan: { source: 'sandbox-backups/redis/carts/carts-last-good.rdb.gz (aws-s3)' },
+      });
       const unsupported = await failure(
         harness.engine.call({ principal: ANA, entity: 'shop/carts', action: 'delete-snapshot', input: {} }),
       );

@@ -210,6 +210,12 @@ export function showPath(path: string): string {
   return redactText(path.replace(/^\[(.*)\]$/, '$1'), 300);
 }
 
+/** A source as a person reads it before approving: what it is and where, without the scheme, secrets masked. */
+export function showSource(type: SourceType, uri: string): string {
+  // Not the URI as given: that is masked wherever it stands, since it may hold a secret.
+  return `${showPath(uri).replace(/^[a-z0-9+.-]+:\/\//i, '')} (${type})`;
+}
+
 /** Names the storage that a path points to, in the words of the API. */
 export function storageTypeOf(path: string | undefined): SourceType | undefined {
   const scheme = /^\[?([a-z0-9+.-]+):\/\//i.exec(path ?? '')?.[1]?.toLowerCase();
@@ -297,14 +303,16 @@ function hasCleanUserInfo(uri: string): boolean {
 }
 
 /**
- * Checks a folder that an on-demand backup is written to.
+ * Checks a folder that an on-demand backup is written to. One with credentials is not taken from a caller: it belongs into
+ * the configuration of the database.
  * @throws {HoldfastError} INVALID_PARAMETER, never with the path itself
  */
 export function checkBackupPath(path: string): string {
   const type = storageTypeOf(path);
-  if (type === undefined || type === 'http' || path.length > 2048 || /[\s<>"'\\{}|^`\u0000-\u001f\u007f]/.test(path)) {
+  const isOdd = path.length > 2048 || /[\s<>"'\\{}|^`?@\u0000-\u001f\u007f]/.test(path);
+  if (type === undefined || type === 'http' || isOdd) {
     throw new HoldfastError('INVALID_PARAMETER', 'backup_path is not a place that Redis Cloud can write to', {
-      hint: 'The form is s3://bucket/path/, gs://bucket/path/, abs://:KEY@account/container/path/ or ftp://user:password@host/path/.',
+      hint: 'The form is s3://bucket/path/, gs://bucket/path/, abs://account/container/path/ or ftp://host/path/, without credentials: a path that needs them must be configured at the database.',
     });
   }
   return path;

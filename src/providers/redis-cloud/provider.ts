@@ -158,6 +158,8 @@ const DATABASE_IGNORED = [
   'permitted-secrets',
 ];
 
+const SANDBOX_KEYS = { access_key: '${env:REDISCLOUD_ACCESS_KEY}', secret_key: '${env:REDISCLOUD_SECRET_KEY}' };
+
 /** Redis Cloud, both tiers. */
 export const redisCloud = defineProvider<RedisCloudEntity, RedisCloudClient>({
   id: 'redis-cloud',
@@ -196,6 +198,7 @@ export const redisCloud = defineProvider<RedisCloudEntity, RedisCloudClient>({
       sandbox: {
         name: 'redis-essentials-subscription',
         parameters: {
+          ...SANDBOX_KEYS,
           subscription_id: 2101,
           name: 'shop-essentials',
           support_instant_and_daily_backups: true,
@@ -219,6 +222,7 @@ export const redisCloud = defineProvider<RedisCloudEntity, RedisCloudClient>({
       sandbox: {
         name: 'redis-essentials',
         parameters: {
+          ...SANDBOX_KEYS,
           subscription_id: 2101,
           database_id: 51002101,
           name: 'carts',
@@ -251,6 +255,7 @@ export const redisCloud = defineProvider<RedisCloudEntity, RedisCloudClient>({
       sandbox: {
         name: 'redis-pro',
         parameters: {
+          ...SANDBOX_KEYS,
           subscription_id: 3101,
           database_id: 51003101,
           name: 'sessions',
