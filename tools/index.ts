@@ -1,4 +1,5 @@
 export * as fleet from './fleet.ts';
 export * as gcpCloudSql from './gcp-cloud-sql.ts';
 export * as mongodbAtlas from './mongodb-atlas.ts';
+export * as postgresql from './postgresql.ts';
 export * as redisCloud from './redis-cloud.ts';

@@ -1,0 +1,245 @@
+import { Readable } from 'node:stream';
+import { HoldfastError } from '../core/errors.ts';
+import { formatBytes } from '../core/time.ts';
+import { type Binaries, chooseBinaries, findBinaries } from './binaries.ts';
+import { runChild, startChild } from './child.ts';
+import { openSession, type Session } from './connection.ts';
+import { type Inventory, readInventory, readSchemaText, summarise } from './inventory.ts';
+import { MANIFEST_SCHEMA, type Manifest, type Payload } from './manifest.ts';
+import { probe, requireZstd, type Sealing, seal, Tally } from './seal.ts';
+import { assertReadsEverything, readServer, type ServerFacts } from './server.ts';
+import { percentOf, type Work, withPrograms } from './work.ts';
+
+export interface BackupRequest {
+  readonly id: string;
+  readonly trigger: Manifest['trigger'];
+  readonly label?: string | undefined;
+  readonly description?: string | undefined;
+  readonly operationId?: string | undefined;
+  readonly sealing: Sealing;
+  /** Of zstd. */
+  readonly level: number;
+  readonly binDir?: string | undefined;
+  /** The version of Holdfast. */
+  readonly version: string;
+  /** Names the source for people who find its folder. */
+  readonly sourceName: string;
+}
+
+/** The advisory lock that keeps two backups of one source apart; a crash frees it. */
+export const BACKUP_LOCK = 'holdfast:backup:';
+
+/**
+ * Checks everything that can stop a backup, before anything is written.
+ * @throws {HoldfastError} NOT_SUPPORTED, INSUFFICIENT_PERMISSIONS, CONFIG_INVALID and what a connection can throw
+ */
+export async function preflightBackup(
+  session: Session,
+  request: Pick<BackupRequest, 'binDir' | 'sealing'>,
+  work: Pick<Work, 'keys'>,
+): Promise<{ server: ServerFacts; binaries: Binaries; opens: Awaited<ReturnType<typeof probe>> }> {
+  requireZstd();
+  const server = await readServer(session);
+  const binaries = chooseBinaries(await findBinaries(request.binDir), server.major, request.binDir);
+  await assertReadsEverything(session, server);
+  return { server, binaries, opens: await probe(request.sealing, work.keys) };
+}
+
+/**
+ * Takes a logical backup: `pg_dump`, compressed, sealed and stored while it is read, with an inventory of the same moment.
+ * It exists once its manifest does, which is the last write. After any failure nothing of it is left.
+ */
+export async function takeLogicalBackup(work: Work, request: BackupRequest): Promise<Manifest> {
+  const { repository, runtime } = work;
+  const session = await openSession(work.connection, work.signal);
+  try {
+    const { server, binaries } = await preflightBackup(session, request, work);
+    const [lock] = await session.query<{ free: boolean }>(
+      'SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS free',
+      [`${BACKUP_LOCK}${repository.sourceId}`],
+    );
+    if (!lock?.free) {
+      throw new HoldfastError('INVALID_STATE', 'another backup of this database is running', {
+        hint: 'Wait until it is over, then call again.',
+      });
+    }
+    try {
+      return await write(work, request, session, server, binaries);
+    } catch (cause) {
+      runtime.assertMayWrite('removing an unfinished backup');
+      await repository.remove(request.id).catch((fault) => {
+        runtime.log.warn('an unfinished backup could not be removed', { id: request.id, reason: String(fault) });
+      });
+      throw cause;
+    }
+  } finally {
+    await session.close();
+  }
+}
+
+async function write(
+  work: Work,
+  request: BackupRequest,
+  session: Session,
+  server: ServerFacts,
+  binaries: Binaries,
+): Promise<Manifest> {
+  const { repository, runtime, connection } = work;
+  const startedAt = runtime.now();
+  const warnings: string[] = [];
+  const source = await repository.source();
+  if (source?.system_identifier && server.system_identifier && source.system_identifier !== server.system_identifier) {
+    warnings.push('the server is another one than at the first backup of this source');
+  }
+
+  const putSealed = async (
+    name: string,
+    content: Payload['content'],
+    plain: AsyncIterable<Uint8Array>,
+    signal: AbortSignal | undefined,
+    seen?: (bytes: number) => void,
+  ): Promise<Payload> => {
+    const before = new Tally();
+    const after = new Tally();
+    const encrypted = request.sealing.scheme === 'age';
+    const file = `${name}.zst${encrypted ? '.age' : ''}`;
+    runtime.assertMayWrite(`storing ${content} of a backup`);
+    const sealed = after.tap(seal(before.tap(plain, seen), request.sealing, request.level));
+    await repository.store.put(repository.key(request.id, file), sealed, { createOnly: true, signal });
+    return {
+      name: file,
+      bytes: after.bytes,
+      sha256: after.sha256,
+      plain_bytes: before.bytes,
+      plain_sha256: before.sha256,
+      content,
+      encoding: encrypted ? ['zstd', 'age'] : ['zstd'],
+    };
+  };
+
+  runtime.assertMayWrite('describing the source of backups');
+  await repository.describeSource({
+    layout: 'v1',
+    name: request.sourceName,
+    system_identifier: server.system_identifier,
+    created_at: startedAt.toISOString(),
+  });
+
+  // One snapshot for the dump and for the inventory: what is counted is exactly what is dumped, under any load.
+  await session.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
+  const [exported] = await session.query<{ snapshot: string; at: string }>(
+    `SELECT pg_export_snapshot() AS snapshot, to_char(clock_timestamp(), 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS at`,
+  );
+  if (!exported) throw new HoldfastError('INTERNAL', 'the server exported no snapshot');
+  const { snapshot, at: snapshotAt } = exported;
+  const payload: Payload[] = [];
+  const inventory = await withPrograms(work, connection, async (options) => {
+    // When one of the two fails the other must not run on.
+    const stop = new AbortController();
+    const signal = work.signal === undefined ? stop.signal : AbortSignal.any([work.signal, stop.signal]);
+    const first: { cause?: unknown } = {};
+    const failFast = async <T>(part: Promise<T>): Promise<T> => {
+      try {
+        return await part;
+      } catch (cause) {
+        if (!('cause' in first)) first.cause = cause;
+        stop.abort();
+        throw cause;
+      }
+    };
+    const dump = startChild(
+      binaries.pgDump,
+      ['-Fc', '-Z0', `--snapshot=${snapshot}`, '--lock-wait-timeout=30s', '--no-password'],
+      { ...options, signal },
+    );
+    let shown = -1;
+    const stored = failFast(
+      putSealed('payload.dump', 'dump', dump.output(), signal, (bytes) => {
+        const percent = percentOf(bytes, server.database_size_bytes);
+        if (percent === undefined || percent === shown) return;
+        shown = percent;
+        work.progress({ percent, message: `${formatBytes(bytes)} dumped` });
+      }),
+    );
+    const counted = failFast(
+      (async (): Promise<Inventory> => {
+        const found = await readInventory(session, { serverMajor: server.major, maxRows: work.maxRows, signal });
+        return { ...found, ...(await readSchemaText(binaries.pgDump, { ...options, signal }, snapshot)) };
+      })(),
+    );
+    const [stream, contents] = await Promise.allSettled([stored, counted]);
+    if (stream.status === 'rejected' || contents.status === 'rejected') throw first.cause;
+    payload.push(stream.value);
+    await session.query('COMMIT');
+
+    // Roles and tablespaces belong to the server, not to the database. Hashes of passwords stay where they are.
+    const globals = await runChild(binaries.pgDumpall, ['--globals-only', '--no-role-passwords', '--no-password'], {
+      ...options,
+      env: { ...options.env, PGDATABASE: 'postgres' },
+    }).catch((cause) => {
+      if (work.signal?.aborted) throw cause;
+      warnings.push('roles and tablespaces (globals) could not be read and are not in this backup');
+      return undefined;
+    });
+    if (globals !== undefined) {
+      payload.push(await putSealed('globals.sql', 'globals', Readable.from([Buffer.from(globals)]), work.signal));
+    }
+    return contents.value;
+  });
+
+  const summary = summarise(inventory);
+  if (summary.counted_only > 0) warnings.push(`${summary.counted_only} large tables were counted, not fingerprinted`);
+  const text = Buffer.from(JSON.stringify(inventory));
+  payload.push(await putSealed('inventory.json', 'inventory', Readable.from([text]), work.signal));
+
+  const finishedAt = runtime.now();
+  const { sealing } = request;
+  const manifest: Manifest = {
+    schema: MANIFEST_SCHEMA,
+    id: request.id,
+    source_id: repository.sourceId,
+    kind: 'logical',
+    trigger: request.trigger,
+    ...(request.label === undefined ? {} : { label: request.label }),
+    ...(request.description === undefined ? {} : { description: request.description }),
+    ...(request.operationId === undefined ? {} : { operation_id: request.operationId }),
+    started_at: startedAt.toISOString(),
+    snapshot_at: snapshotAt,
+    finished_at: finishedAt.toISOString(),
+    duration_ms: Math.max(0, finishedAt.getTime() - startedAt.getTime()),
+    tools: {
+      holdfast: request.version,
+      node: process.versions.node,
+      pg_dump: binaries.version,
+      zstd_level: request.level,
+      ...(sealing.scheme === 'age' ? { age_format: 'age-encryption.org/v1' } : {}),
+    },
+    server: {
+      version: server.version,
+      version_num: server.version_num,
+      system_identifier: server.system_identifier,
+      in_recovery: server.in_recovery,
+      database: server.database,
+      database_size_bytes: server.database_size_bytes,
+      encoding: server.encoding,
+      collate: server.collate,
+      ctype: server.ctype,
+      ...(server.locale_provider === undefined ? {} : { locale_provider: server.locale_provider }),
+      ...(server.locale === undefined ? {} : { locale: server.locale }),
+      extensions: server.extensions,
+      roles_count: server.roles_count,
+    },
+    payload,
+    encryption: {
+      scheme: sealing.scheme,
+      recipients: 'recipients' in sealing ? [...sealing.recipients] : [],
+      passphrase: 'passphrase' in sealing,
+    },
+    inventory: summary,
+    warnings,
+  };
+  work.signal?.throwIfAborted();
+  runtime.assertMayWrite('storing the manifest of a backup');
+  await repository.commit(manifest);
+  return manifest;
+}

@@ -1,0 +1,201 @@
+import { type ErrorCode, HoldfastError, isAbort } from '../core/errors.ts';
+
+interface Meaning {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly hint?: string;
+  readonly retryable?: boolean;
+}
+
+const UNAVAILABLE: Meaning = {
+  code: 'PROVIDER_UNAVAILABLE',
+  message: 'the PostgreSQL server did not answer',
+  hint: 'Check host, port and that the server runs, then call again.',
+};
+const LOGIN: Meaning = {
+  code: 'AUTHENTICATION_FAILED',
+  message: 'the PostgreSQL server refused the login',
+  hint: 'Check user and password of this entity and the pg_hba line for this host. MCP clients hand down only variables named in their configuration.',
+};
+const RIGHTS: Meaning = {
+  code: 'INSUFFICIENT_PERMISSIONS',
+  message: 'the role lacks a right that this needs',
+  hint: 'For backups: GRANT pg_read_all_data TO role; and BYPASSRLS where tables have row security. For restores: CREATEDB and ownership of the target.',
+};
+const ROW_SECURITY: Meaning = {
+  code: 'INSUFFICIENT_PERMISSIONS',
+  message: 'row security would hide rows from this role, so a backup would be incomplete',
+  hint: 'Run ALTER ROLE … BYPASSRLS as a superuser, or back up with a role that has it.',
+};
+const LOCKED: Meaning = {
+  code: 'INVALID_STATE',
+  message: 'a table is locked by another session',
+  hint: 'Wait until the ALTER TABLE or migration that holds the lock is over, then call again.',
+};
+const FULL: Meaning = {
+  code: 'QUOTA_EXCEEDED',
+  message: 'the PostgreSQL server is out of disk, memory or connections',
+};
+
+/** By SQLSTATE, or by its class of two characters. */
+const STATES: Readonly<Record<string, Meaning>> = {
+  '08': UNAVAILABLE,
+  '57P01': UNAVAILABLE,
+  '57P02': UNAVAILABLE,
+  '57P03': UNAVAILABLE,
+  '28': LOGIN,
+  '42501': RIGHTS,
+  '3D000': {
+    code: 'RESOURCE_NOT_FOUND',
+    message: 'the database does not exist on this server',
+    hint: 'Check database in the entities file and target_database in the call.',
+  },
+  '42P04': { code: 'RESOURCE_EXISTS', message: 'a database of this name exists already' },
+  '55P03': LOCKED,
+  '57014': LOCKED,
+  '40P01': LOCKED,
+  '55006': {
+    code: 'INVALID_STATE',
+    message: 'the database is in use by other sessions',
+    hint: 'Close its sessions, prepared transactions and subscriptions, then call again.',
+  },
+  '53': FULL,
+  '58P01': { code: 'INVALID_STATE', message: 'the PostgreSQL server misses a file that it needs' },
+  '25006': { code: 'INVALID_STATE', message: 'the server is read-only', hint: 'Use the primary server for this.' },
+  '0A000': { code: 'NOT_SUPPORTED', message: 'this PostgreSQL server does not support what this needs' },
+  '22023': { code: 'NOT_SUPPORTED', message: 'the server does not know an encoding, locale or setting of the backup' },
+  '42809': { code: 'NOT_SUPPORTED', message: 'the server does not know a locale of the backup' },
+  '42704': { code: 'NOT_SUPPORTED', message: 'the server does not know a role, type or setting of the backup' },
+  '42P01': { code: 'INVALID_STATE', message: 'a table went away while it was being read' },
+};
+
+/** What the client programs write; LC_ALL=C keeps it English. */
+const TEXTS: readonly (readonly [RegExp, Meaning])[] = [
+  [/row-level security policy/, ROW_SECURITY],
+  [
+    /server version mismatch/,
+    {
+      code: 'NOT_SUPPORTED',
+      message: 'the PostgreSQL client programs are older than the server',
+      hint: 'Install the client programs of the server version, or point bin_dir at them.',
+    },
+  ],
+  [
+    /unsupported version \(\d|unrecognized configuration parameter/,
+    {
+      code: 'NOT_SUPPORTED',
+      message: 'the backup was made with a newer PostgreSQL than the one it should go into',
+      hint: 'Restore into a server of the same or a newer major version.',
+    },
+  ],
+  [/canceling statement due to|could not obtain lock|deadlock detected/, LOCKED],
+  [/password authentication failed|no pg_hba\.conf entry|no password supplied|authentication failed/, LOGIN],
+  [/permission denied|must be (owner|superuser|member)|insufficient privilege/i, RIGHTS],
+  [/No space left on device|out of memory|too many clients|remaining connection slots/, FULL],
+  [
+    /is not available|could not open extension control file/,
+    {
+      code: 'NOT_SUPPORTED',
+      message: 'an extension of the backup is not installed on the server',
+      hint: 'Install the extension packages that describe-snapshot lists, then call again.',
+    },
+  ],
+  [
+    /role ".*" does not exist/,
+    {
+      code: 'INVALID_PARAMETER',
+      message: 'a role of the backup does not exist on the server',
+      hint: 'Create the roles first (globals.sql of the backup has them), or restore with no_owner: true.',
+    },
+  ],
+  [
+    /could not connect|connection to server .* failed|could not translate host name|server closed the connection|terminating connection|the database system is/,
+    UNAVAILABLE,
+  ],
+  [/database ".*" does not exist/, STATES['3D000'] as Meaning],
+  [
+    /could not read from input file|unexpected end of file|did not find magic string|input file (is too short|does not appear)|could not uncompress|found unexpected block ID|corrupt/i,
+    { code: 'INTEGRITY_FAILED', message: 'the content of the backup is damaged' },
+  ],
+];
+
+const NETWORK = new Set([
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'ETIMEDOUT',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EPIPE',
+]);
+
+/** Maps what `pg` or the system threw to our codes; the server's own text stays in `cause`. */
+export function toPostgresError(cause: unknown): HoldfastError {
+  if (cause instanceof HoldfastError) return cause;
+  if (isAbort(cause)) return new HoldfastError('CANCELLED', 'the call was cancelled', { cause });
+  const { code } = (cause ?? {}) as { code?: unknown };
+  const text = cause instanceof Error ? cause.message : '';
+  if (typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) && !NETWORK.has(code)) {
+    if (code === '42501' && /row-level security/.test(text)) return make(ROW_SECURITY, { code }, cause);
+    const meaning = STATES[code] ?? STATES[code.slice(0, 2)];
+    if (meaning) return make(meaning, { code }, cause);
+    return new HoldfastError('INVALID_STATE', `the PostgreSQL server refused a statement (SQLSTATE ${code})`, {
+      retryable: false,
+      hint: 'The log has the details. Nothing that was there before has been replaced.',
+      provider: { code },
+      cause,
+    });
+  }
+  if (typeof code === 'string' && NETWORK.has(code)) return make(UNAVAILABLE, { code }, cause);
+  if (/client password must be a string|password must be/i.test(text)) return make(LOGIN, undefined, cause);
+  if (
+    /certificate|self.signed|SSL|TLS/i.test(text) ||
+    /^(ERR_TLS|ERR_SSL|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_)/.test(String(code))
+  ) {
+    return new HoldfastError('PROVIDER_UNAVAILABLE', 'the encrypted connection to the PostgreSQL server failed', {
+      hint: 'Check ssl_mode and ssl_root_cert of this entity.',
+      retryable: false,
+      cause,
+    });
+  }
+  if (
+    /Connection terminated|timeout exceeded|Client has encountered a connection error|Client was closed/i.test(text)
+  ) {
+    return make(UNAVAILABLE, undefined, cause);
+  }
+  return new HoldfastError('INTERNAL', 'an unexpected fault stopped the work on PostgreSQL', { cause });
+}
+
+/** Maps the failure of a client program, by what it wrote to stderr; the text itself stays in `cause`. */
+export function toProgramError(
+  program: string,
+  exit: { code: number | null; signal: string | null },
+  stderr: string,
+): HoldfastError {
+  const cause = new Error(`${program} ended with ${exit.code ?? exit.signal}: ${stderr}`);
+  for (const [pattern, meaning] of TEXTS) {
+    if (pattern.test(stderr)) return make(meaning, undefined, cause);
+  }
+  if (exit.signal !== null) {
+    return new HoldfastError('PROVIDER_UNAVAILABLE', `${program} was killed by ${exit.signal} before it had finished`, {
+      hint: 'Nothing incomplete was kept. Check memory limits on this machine, then call again.',
+      cause,
+    });
+  }
+  return new HoldfastError('INVALID_STATE', `${program} failed with exit status ${exit.code}`, {
+    hint: 'The log has what it wrote. Nothing incomplete was kept.',
+    retryable: false,
+    cause,
+  });
+}
+
+/** Makes the error for bytes that are not what the manifest or the format says. */
+export function damaged(what: string, cause?: unknown): HoldfastError {
+  return new HoldfastError('INTEGRITY_FAILED', what, { cause });
+}
+
+function make(meaning: Meaning, provider: { code: string } | undefined, cause: unknown): HoldfastError {
+  const { code, message, hint, retryable } = meaning;
+  return new HoldfastError(code, message, { hint, retryable, provider, cause });
+}

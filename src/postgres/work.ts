@@ -1,0 +1,78 @@
+import type { Progress } from '../core/operation.ts';
+import type { Runtime } from '../core/runtime.ts';
+import type { Binaries } from './binaries.ts';
+import { type Child, type ChildOptions, startChild } from './child.ts';
+import { type Connection, programEnvironment } from './connection.ts';
+import type { Repository } from './repository.ts';
+import type { Keys } from './seal.ts';
+
+/** What every piece of work on a server and its backups needs. */
+export interface Work {
+  readonly runtime: Pick<Runtime, 'now' | 'random' | 'assertMayWrite' | 'workDirectory' | 'log'>;
+  readonly connection: Connection;
+  readonly repository: Repository;
+  readonly keys: Keys;
+  /** Tables that the statistics hold larger than this are counted, not fingerprinted. */
+  readonly maxRows: number;
+  readonly signal?: AbortSignal | undefined;
+  progress(progress: Progress): void;
+}
+
+/** Gives a function the environment for client programs on a database; the pass file is gone afterwards. */
+export async function withPrograms<T>(
+  work: Pick<Work, 'runtime' | 'signal'>,
+  connection: Connection,
+  use: (options: ChildOptions) => Promise<T>,
+): Promise<T> {
+  const environment = await programEnvironment(connection, await work.runtime.workDirectory());
+  try {
+    return await use({ env: environment.env, secrets: [connection.password], signal: work.signal });
+  } finally {
+    await environment.dispose();
+  }
+}
+
+/**
+ * Sends bytes into a program's stdin. The program sees the end of its input only after the source has ended well, so it
+ * never takes a broken stream for a whole one. Reads the source to its end even where a content program stops early.
+ */
+export async function feed(child: Child, source: AsyncIterable<Uint8Array>): Promise<void> {
+  let open = true;
+  void child.ended.then(() => {
+    open = false;
+  });
+  child.stdin.once('close', () => {
+    open = false;
+  });
+  child.stdout.resume();
+  try {
+    for await (const chunk of source) {
+      if (!open || child.stdin.destroyed) {
+        const exit = await child.ended;
+        if (exit.code !== 0) break;
+        continue;
+      }
+      if (!child.stdin.write(chunk)) {
+        await new Promise<void>((resolve) => {
+          child.stdin.once('drain', resolve);
+          child.stdin.once('close', resolve);
+        });
+      }
+    }
+    child.stdin.end();
+    await child.succeed();
+  } catch (cause) {
+    await child.stop();
+    throw cause;
+  }
+}
+
+/** Starts pg_restore on its stdin. */
+export function startRestore(binaries: Binaries, args: readonly string[], options: ChildOptions): Child {
+  return startChild(binaries.pgRestore, args, { ...options, stdin: true });
+}
+
+/** Turns bytes of an expected whole into a percentage that is 100 only at the end. */
+export function percentOf(done: number, whole: number): number | undefined {
+  return whole > 0 ? Math.min(99, Math.floor((done / whole) * 100)) : undefined;
+}

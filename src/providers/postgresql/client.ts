@@ -1,0 +1,667 @@
+import type { z } from 'zod';
+import { HoldfastError } from '../../core/errors.ts';
+import type { JsonObject } from '../../core/json.ts';
+import type { Recovery } from '../../core/operation.ts';
+import type { PlanDraft } from '../../core/plan.ts';
+import type { EntityBase, RecoveryOption } from '../../core/provider.ts';
+import type { Runtime } from '../../core/runtime.ts';
+import type { BackupInfo, RecoveryPoint, SnapshotList } from '../../core/schemas.ts';
+import { cleanText } from '../../core/text.ts';
+import { formatDuration } from '../../core/time.ts';
+import { findBinaries } from '../../postgres/binaries.ts';
+import { type Connection, parseConnectionUrl, type Session, withSession } from '../../postgres/connection.ts';
+import { BACKUP_LOCK, preflightBackup, takeLogicalBackup } from '../../postgres/dump.ts';
+import { toPostgresError } from '../../postgres/errors.ts';
+import { newBackupId, timeOfId, type Verification, type VerifyLevel } from '../../postgres/manifest.ts';
+import { type Backup, Repository, sourceIdOf } from '../../postgres/repository.ts';
+import {
+  assertFits,
+  createDatabase,
+  dropDatabase,
+  fillDatabase,
+  inventoryOf,
+  maintenanceOf,
+  ownDatabases,
+  shortId,
+  verifyName,
+  withOperationLock,
+} from '../../postgres/restore.ts';
+import type { Keys, Sealing } from '../../postgres/seal.ts';
+import { readServer } from '../../postgres/server.ts';
+import {
+  assertKeyFits,
+  checkReadable,
+  checkStored,
+  compareWith,
+  readerBinaries,
+  readStoredInventory,
+  verifyBackup,
+} from '../../postgres/verify.ts';
+import type { Work } from '../../postgres/work.ts';
+import { localStore } from '../../storage/local.ts';
+import type { BackupOptions, Host, OwnStep, PostgresEntity, Scope } from './entity.ts';
+import { goodBackups, recoverCommand, toRecoveryPoint, UNFINISHED_FOR_MS, unfinishedPoint } from './map.ts';
+import { Restorer } from './restore.ts';
+
+const DEFAULT_LEVEL = 3;
+const DEFAULT_MAX_ROWS = 50_000_000;
+
+/** One configured database with its backups. Secrets are read at each use and kept nowhere. */
+export class PostgresClient implements Host {
+  readonly entity: PostgresEntity & EntityBase;
+  readonly runtime: Runtime;
+  readonly restorer: Restorer;
+
+  constructor(entity: PostgresEntity & EntityBase, runtime: Runtime) {
+    this.entity = entity;
+    this.runtime = runtime;
+    this.restorer = new Restorer(this);
+  }
+
+  /** Where the server is, from the URL and the single parameters, which win. */
+  async connection(): Promise<Connection> {
+    const { entity, runtime } = this;
+    const url = entity.connection_url === undefined ? {} : await this.#url(entity.connection_url);
+    const password =
+      entity.password === undefined
+        ? (url.password ?? runtime.credential('PGPASSWORD'))
+        : await runtime.secret(entity.password);
+    const user = entity.user ?? url.user;
+    const database = entity.database ?? url.database;
+    if (user === undefined || database === undefined) {
+      throw new HoldfastError(
+        'CONFIG_INVALID',
+        `the entity ${entity.key} names no ${user === undefined ? 'user' : 'database'}`,
+        {
+          hint: 'Give user and database, or a connection_url that has both.',
+        },
+      );
+    }
+    return {
+      host: entity.host ?? url.host ?? 'localhost',
+      port: entity.port ?? url.port ?? 5432,
+      user,
+      database,
+      password,
+      sslMode: entity.ssl_mode ?? url.sslMode ?? 'prefer',
+      sslRootCert: entity.ssl_root_cert ?? url.sslRootCert,
+    };
+  }
+
+  async #url(reference: NonNullable<PostgresEntity['connection_url']>): Promise<Partial<Connection>> {
+    const parts = parseConnectionUrl((await this.runtime.secret(reference)).trim());
+    if (parts.password !== undefined) this.runtime.conceal(parts.password);
+    return parts;
+  }
+
+  repository(): Repository {
+    const { storage, source_id, key } = this.entity;
+    return new Repository(localStore(storage.path), source_id ?? sourceIdOf(key));
+  }
+
+  async keys(): Promise<Keys> {
+    const { encryption } = this.entity;
+    if (encryption === 'none') return {};
+    return {
+      identity: encryption.identity === undefined ? undefined : await this.runtime.secret(encryption.identity),
+      passphrase: encryption.passphrase === undefined ? undefined : await this.runtime.secret(encryption.passphrase),
+    };
+  }
+
+  async sealing(): Promise<Sealing> {
+    const { encryption } = this.entity;
+    if (encryption === 'none') return { scheme: 'none' };
+    if (encryption.recipients !== undefined) return { scheme: 'age', recipients: encryption.recipients };
+    const { passphrase } = await this.keys();
+    if (passphrase === undefined) {
+      throw new HoldfastError('CONFIG_INVALID', 'encryption has neither recipients nor passphrase');
+    }
+    return { scheme: 'age', passphrase };
+  }
+
+  async work(scope: Scope): Promise<Work> {
+    return { ...this.#base(scope), connection: await this.connection(), keys: await this.keys() };
+  }
+
+  #base(scope: Scope): Omit<Work, 'connection' | 'keys'> {
+    return {
+      runtime: this.runtime,
+      repository: this.repository(),
+      maxRows: this.entity.fingerprint_max_rows ?? DEFAULT_MAX_ROWS,
+      signal: scope.signal,
+      progress: (progress) => scope.progress?.(progress),
+    };
+  }
+
+  maintenance(connection: Connection, target: string): Connection {
+    return maintenanceOf(connection, this.entity.maintenance_database ?? 'postgres', target);
+  }
+
+  // --- reading -------------------------------------------------------------------------------------------------------
+
+  /** Says how this database is backed up. Answers from the storage alone when the server is away. */
+  async info(signal: AbortSignal): Promise<z.input<typeof BackupInfo>> {
+    const { entity } = this;
+    const repository = this.repository();
+    const catalogue = await repository.catalogue();
+    const warnings: string[] = [];
+    let server: JsonObject = {};
+    let database: string | undefined;
+    try {
+      const connection = await this.connection();
+      database = connection.database;
+      server = await withSession(connection, signal, (session) => this.#serverInfo(session, connection, warnings));
+    } catch (cause) {
+      const error = toPostgresError(cause);
+      if (error.code === 'CANCELLED') throw error;
+      warnings.push(
+        `The server did not answer (${error.code}: ${error.message}). What follows is from the storage alone.`,
+      );
+    }
+    const good = goodBackups(catalogue, database);
+    const newest = good[0];
+    const now = this.runtime.now().getTime();
+    if (newest === undefined) warnings.push('There is no restorable backup. Make one with create-snapshot.');
+    else {
+      const age = Math.round((now - Date.parse(newest.manifest.snapshot_at)) / 1000);
+      if (age > 48 * 3600) warnings.push(`The newest backup is ${formatDuration(age)} old.`);
+      if (!good.some(({ verifiedAt }) => verifiedAt !== undefined)) {
+        warnings.push('No backup has ever been restored and compared: run verify-snapshot with level restored.');
+      }
+    }
+    const broken = catalogue.backups.filter(({ damage }) => damage !== undefined).map(({ manifest }) => manifest.id);
+    for (const id of [...broken, ...catalogue.unreadable].slice(0, 5)) warnings.push(`The backup ${id} is damaged.`);
+    for (const { id } of catalogue.unfinished.slice(0, 5)) {
+      warnings.push(
+        isYoung(id, now)
+          ? `The backup ${id} is being written, or its writer died.`
+          : `The backup ${id} was never finished; delete-snapshot removes its files.`,
+      );
+    }
+    warnings.push(
+      `Backups lie on this machine (${cleanText(entity.storage.path)}): copy them elsewhere, a disk takes both with it.`,
+    );
+    if (entity.encryption === 'none') warnings.push('Backups are not encrypted.');
+    else if (entity.encryption.recipients !== undefined && entity.encryption.identity === undefined) {
+      warnings.push('No identity is configured here: this machine can write backups but not verify or restore them.');
+    }
+    return {
+      automated: false,
+      pitr: { enabled: false },
+      encryption: describeEncryption(entity.encryption),
+      deletion_protection: false,
+      newest: newest === undefined ? null : toRecoveryPoint(newest, repository),
+      warnings,
+      provider: {
+        ...server,
+        storage: `local:${cleanText(entity.storage.path)}`,
+        source_id: repository.sourceId,
+        backups: catalogue.backups.length,
+        stored_bytes: catalogue.backups.reduce(
+          (sum, { manifest }) => sum + manifest.payload.reduce((size, { bytes }) => size + bytes, 0),
+          0,
+        ),
+        verified_at: good.find(({ verifiedAt }) => verifiedAt !== undefined)?.verifiedAt ?? null,
+        deep_verification: this.#scratchRule(),
+      },
+    };
+  }
+
+  async #serverInfo(session: Session, connection: Connection, warnings: string[]): Promise<JsonObject> {
+    try {
+      await preflightBackup(session, { binDir: this.entity.bin_dir, sealing: { scheme: 'none' } }, { keys: {} });
+    } catch (cause) {
+      const error = toPostgresError(cause);
+      warnings.push(`A backup would fail now (${error.code}): ${error.message}. ${error.hint}`);
+    }
+    const server = await readServer(session);
+    const left = await ownDatabases(session);
+    for (const { name, kind } of left.slice(0, 10)) {
+      const shown = cleanText(name, 70);
+      warnings.push(
+        kind === 'before'
+          ? `The database '${shown}' is kept from before a restore; when nobody needs it: DROP DATABASE "${shown}".`
+          : `The temporary database '${shown}' is being filled or was left behind by an interrupted run.`,
+      );
+    }
+    const binaries = await findBinaries(this.entity.bin_dir);
+    return {
+      server_version: cleanText(server.version, 60),
+      database: cleanText(connection.database, 70),
+      database_size_bytes: server.database_size_bytes,
+      in_recovery: server.in_recovery,
+      client_versions: binaries.map(({ version }) => version),
+      kept_databases: left.map(({ name }) => cleanText(name, 70)),
+    };
+  }
+
+  #scratchRule(): string {
+    if (this.entity.scratch_url !== undefined) return 'on the server in scratch_url';
+    return this.entity.verify_on_source === true
+      ? 'in a scratch database on this server'
+      : 'not allowed by this entity';
+  }
+
+  async list(limit: number, cursor: string | undefined): Promise<z.input<typeof SnapshotList>> {
+    const repository = this.repository();
+    const { backups, unfinished, unreadable } = await repository.catalogue();
+    const now = this.runtime.now().getTime();
+    const points = [
+      ...backups.map((backup) => toRecoveryPoint(backup, repository)),
+      ...unfinished.map((found) =>
+        unfinishedPoint(found.id, isYoung(found.id, now) ? 'creating' : 'failed', found.size_bytes),
+      ),
+      ...unreadable.map((id) => unfinishedPoint(id, 'damaged')),
+    ].sort((a, b) => b.id.localeCompare(a.id));
+    if (cursor !== undefined && timeOfId(cursor) === undefined) {
+      throw new HoldfastError('INVALID_PARAMETER', 'this cursor is not of this list', {
+        hint: 'Begin again without a cursor.',
+      });
+    }
+    // By id, not by position: the list may have grown or shrunk since the page before.
+    const rest = cursor === undefined ? points : points.filter(({ id }) => id < cursor);
+    const snapshots = rest.slice(0, limit);
+    const last = snapshots.at(-1);
+    return {
+      snapshots,
+      ...(rest.length > limit && last !== undefined ? { next_cursor: last.id } : {}),
+      ...(unfinished.length > 0
+        ? { notes: ['Entries that are creating or failed have no manifest: they are no backups (yet).'] }
+        : {}),
+    };
+  }
+
+  async describe(id: string): Promise<z.input<typeof RecoveryPoint>> {
+    const repository = this.repository();
+    const backup = await repository.get(id);
+    const { manifest, verifications } = backup;
+    const point = toRecoveryPoint(backup, repository);
+    return {
+      ...point,
+      provider: {
+        ...point.provider,
+        server: {
+          ...manifest.server,
+          extensions: manifest.server.extensions.map(
+            ({ name, version }) => `${cleanText(name, 70)} ${cleanText(version, 40)}`,
+          ),
+          database: cleanText(manifest.server.database, 70),
+          version: cleanText(manifest.server.version, 60),
+        },
+        tools: manifest.tools,
+        files: manifest.payload.map(({ name, bytes, sha256, plain_bytes, content }) => ({
+          name,
+          bytes,
+          sha256,
+          plain_bytes,
+          content,
+        })),
+        recipients: manifest.encryption.recipients,
+        warnings: manifest.warnings.map((warning) => cleanText(warning)),
+        verifications: verifications.map(({ level, passed, finished_at, duration_ms, problem }) => ({
+          level,
+          passed,
+          finished_at,
+          duration_ms,
+          ...(problem === undefined ? {} : { problem: cleanText(problem) }),
+        })),
+        without_holdfast: recoverCommand(manifest),
+      },
+    };
+  }
+
+  /** Every way back: the newest good backup not after the moment, beside the database first and over it second. */
+  async recoveryOptions(at: Date | undefined): Promise<RecoveryOption[]> {
+    const { database } = await this.connection().catch(() => ({ database: undefined }));
+    const good = goodBackups(await this.repository().catalogue(), database);
+    const usable =
+      at === undefined ? good : good.filter(({ manifest }) => Date.parse(manifest.snapshot_at) <= at.getTime());
+    return usable.slice(0, 3).flatMap(({ manifest }) => {
+      const moment = manifest.snapshot_at;
+      const what = manifest.trigger === 'safety' ? 'safety backup' : 'backup';
+      const shared = { moment, duration_estimate: Math.max(1, Math.round((manifest.duration_ms * 3) / 1000)) };
+      const beside = `${manifest.server.database.slice(0, 40)}_restored_${manifest.id.slice(0, 8)}`;
+      return [
+        {
+          ...shared,
+          title: `Restore the ${what} of ${moment} into a new database`,
+          loses: 'nothing: the database itself is not touched',
+          risk: 'create' as const,
+          call: {
+            entity: this.entity.key,
+            action: 'restore',
+            input: { snapshot_id: manifest.id, target_database: beside },
+          },
+        },
+        {
+          ...shared,
+          title: `Restore the ${what} of ${moment} over the database`,
+          loses: `everything written after ${moment}; the old database is kept under another name`,
+          risk: 'overwrite' as const,
+          call: { entity: this.entity.key, action: 'restore', input: { snapshot_id: manifest.id } },
+        },
+      ];
+    });
+  }
+
+  // --- create-snapshot -----------------------------------------------------------------------------------------------
+
+  async planBackup(scope: Scope, type: string | undefined): Promise<PlanDraft> {
+    if (type !== undefined && type !== 'logical') {
+      throw new HoldfastError('NOT_SUPPORTED', `backups of type '${cleanText(type, 20)}' cannot be made yet`, {
+        hint: 'Use type: logical. Physical backups (full, incr, diff) with point-in-time recovery come in a later version.',
+      });
+    }
+    const connection = await this.connection();
+    const sealing = await this.sealing();
+    const keys = await this.keys();
+    const { server, binaries, opens } = await withSession(connection, scope.signal, (session) =>
+      preflightBackup(session, { binDir: this.entity.bin_dir, sealing }, { keys }),
+    );
+    return {
+      target: this.entity.key,
+      loses: 'nothing',
+      blast_radius: { database_size_bytes: server.database_size_bytes },
+      undo: 'delete-snapshot removes the backup',
+      warnings:
+        opens === 'no_identity_here'
+          ? ['No identity is configured here, so nothing proves that somebody can open this backup.']
+          : [],
+      facts: {
+        target: { database: connection.database, system_identifier: server.system_identifier },
+        context: { pg_dump: binaries.version },
+      },
+    };
+  }
+
+  /** The one step of create-snapshot and of the safety snapshot: backs up a database of the server. */
+  async takeBackup(step: OwnStep, options: Omit<BackupOptions, 'operationId'>): Promise<JsonObject> {
+    const id = newBackupId(this.runtime.now(), this.runtime.random(6));
+    await step.checkpoint({ backup_id: id });
+    await this.newBackup(step, id, { ...options, operationId: step.operationId });
+    return this.#backupResult(id);
+  }
+
+  async newBackup(scope: Scope, id: string, options: BackupOptions): Promise<void> {
+    const { database, ...request } = options;
+    const own = await this.work(scope);
+    const work = database === undefined ? own : { ...own, connection: { ...own.connection, database } };
+    await takeLogicalBackup(work, {
+      ...request,
+      id,
+      sealing: await this.sealing(),
+      level: this.entity.compression_level ?? DEFAULT_LEVEL,
+      binDir: this.entity.bin_dir,
+      version: this.runtime.version ?? 'unknown',
+      sourceName: this.entity.key,
+    });
+  }
+
+  /** Backs up the database that a restore is about to replace. */
+  async takeSafetyBackup(
+    step: OwnStep,
+    input: { snapshot_id: string; target_database?: string | undefined },
+  ): Promise<JsonObject> {
+    const database = input.target_database ?? (await this.connection()).database;
+    return this.takeBackup(step, {
+      trigger: 'safety',
+      label: 'safety backup',
+      description: `taken before ${input.snapshot_id} was restored over it`,
+      database,
+    });
+  }
+
+  /** Reads the safety backup back, so that the way back is proven before it is needed. */
+  async verifySafetyBackup(step: OwnStep): Promise<JsonObject> {
+    return this.verify(step, String(step.results['safety-snapshot']?.['id']), 'readable');
+  }
+
+  async #backupResult(id: string): Promise<JsonObject> {
+    const repository = this.repository();
+    return { ...toRecoveryPoint(await repository.get(id), repository) } as JsonObject;
+  }
+
+  /** Finds out what became of a backup whose process died; removes what is provably its own and unfinished. */
+  async recoverBackup(step: OwnStep): Promise<Recovery> {
+    const id = step.handle?.['backup_id'];
+    if (typeof id !== 'string') return { state: 'not_begun' };
+    const repository = this.repository();
+    if (await repository.find(id)) return { state: 'done', result: await this.#backupResult(id) };
+    if (await repository.hasTraces(id)) {
+      this.runtime.assertMayWrite('removing an unfinished backup');
+      await repository.remove(id);
+      return { state: 'not_begun', message: `what there was of the backup ${id} has been removed` };
+    }
+    return { state: 'not_begun' };
+  }
+
+  // --- delete-snapshot -----------------------------------------------------------------------------------------------
+
+  async planDelete(scope: Scope, id: string): Promise<PlanDraft> {
+    const repository = this.repository();
+    const found = await repository.find(id).catch((cause) => {
+      // A manifest that cannot be read is a reason to delete, not a reason to refuse.
+      if (cause instanceof HoldfastError && cause.code === 'INTEGRITY_FAILED') return undefined;
+      throw cause;
+    });
+    if (!found) return this.#planRemnants(scope, repository, id);
+    const { manifest } = found;
+    const { database } = manifest.server;
+    const others = goodBackups(await repository.catalogue(), database).filter((other) => other.manifest.id !== id);
+    const last = found.damage === undefined && others.length === 0;
+    const verified = others.some(({ verifiedAt }) => verifiedAt !== undefined);
+    const newer = others.find((other) => other.manifest.snapshot_at > manifest.snapshot_at);
+    const warnings: string[] = [];
+    if (last) warnings.push('This is the last restorable backup of this database in this storage.');
+    if (!last && found.verifiedAt !== undefined && !verified)
+      warnings.push('No other backup has been verified by a restore.');
+    if (manifest.trigger === 'safety') warnings.push('This is a safety backup: it is the way back from a restore.');
+    return {
+      target: id,
+      loses: `the state of '${cleanText(database, 70)}' at ${manifest.snapshot_at}${found.damage === undefined ? '' : ', which is damaged'}`,
+      blast_radius: {
+        stored_bytes: manifest.payload.reduce((sum, { bytes }) => sum + bytes, 0),
+        other_restorable: others.length,
+      },
+      ...(others[0]
+        ? { newest_recovery_point: { id: others[0].manifest.id, at: others[0].manifest.snapshot_at } }
+        : {}),
+      last_restorable: last,
+      undo: 'none: the files are removed',
+      alternatives: last
+        ? [
+            {
+              title: 'Make another backup first',
+              risk: 'create',
+              call: { entity: this.entity.key, action: 'create-snapshot', input: {} },
+            },
+          ]
+        : [],
+      warnings,
+      unknowns:
+        newer === undefined && !last ? ['whether anybody still needs the newest moment, which is this one'] : [],
+      facts: { target: { snapshot_id: id, finished_at: manifest.finished_at, last_restorable: last } },
+    };
+  }
+
+  async #planRemnants(scope: Scope, repository: Repository, id: string): Promise<PlanDraft> {
+    if (!(await repository.hasTraces(id))) {
+      await repository.get(id);
+      throw new HoldfastError('BACKUP_NOT_FOUND', 'there is no such backup');
+    }
+    if (isYoung(id, this.runtime.now().getTime()) && !(await this.#noBackupRuns(scope))) {
+      throw new HoldfastError('INVALID_STATE', 'this backup may still be being written', {
+        hint: 'Wait for the operation that makes it, or try again when it is 24 hours old.',
+      });
+    }
+    return {
+      target: id,
+      loses: 'no backup: these are the remains of one that was never finished, or whose manifest is unreadable',
+      undo: 'none: the files are removed',
+      facts: { target: { snapshot_id: id, unfinished: true } },
+    };
+  }
+
+  async #noBackupRuns(scope: Scope): Promise<boolean> {
+    return withSession(await this.connection(), scope.signal, async (session) => {
+      const [row] = await session.query<{ free: boolean }>(
+        'SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS free',
+        [`${BACKUP_LOCK}${this.repository().sourceId}`],
+      );
+      return row?.free === true;
+    }).catch(() => false);
+  }
+
+  async remove(id: string): Promise<void> {
+    const repository = this.repository();
+    if (!(await repository.hasTraces(id))) await repository.get(id);
+    this.runtime.assertMayWrite('deleting a backup');
+    await repository.remove(id);
+  }
+
+  // --- verify-snapshot -----------------------------------------------------------------------------------------------
+
+  /** Where a deep verification may make its scratch database. */
+  async #scratch(): Promise<Connection> {
+    const { scratch_url, verify_on_source } = this.entity;
+    if (scratch_url !== undefined) {
+      const url = await this.#url(scratch_url);
+      const { host, user } = url;
+      if (host === undefined || user === undefined) {
+        throw new HoldfastError('CONFIG_INVALID', 'scratch_url names no host or no user');
+      }
+      return {
+        host,
+        user,
+        port: url.port ?? 5432,
+        database: url.database ?? 'postgres',
+        password: url.password,
+        sslMode: url.sslMode ?? 'prefer',
+        sslRootCert: url.sslRootCert,
+      };
+    }
+    if (verify_on_source === true) return this.connection();
+    throw new HoldfastError('NOT_SUPPORTED', 'this entity allows no scratch database, which level restored needs', {
+      hint: 'Set verify_on_source: true to allow one on the source server, or scratch_url to name another server; level readable needs neither.',
+    });
+  }
+
+  async planVerify(_scope: Scope, id: string, level: VerifyLevel): Promise<PlanDraft> {
+    const backup = await this.repository().get(id);
+    if (level === 'restored') await this.#scratch();
+    return {
+      target: id,
+      loses: 'nothing',
+      undo: level === 'restored' ? 'the scratch database is dropped at the end' : 'not needed',
+      duration_estimate: Math.max(1, Math.round((backup.manifest.duration_ms * (level === 'restored' ? 4 : 1)) / 1000)),
+      facts: { target: { snapshot_id: id, level } },
+    };
+  }
+
+  async verify(step: OwnStep, id: string, level: VerifyLevel): Promise<JsonObject> {
+    const repository = this.repository();
+    const backup = await repository.get(id);
+    if (level === 'stored') {
+      const work = this.#keyless(step);
+      return verifiedResult(await verifyBackup(work, backup, level, {}, () => checkStored(work, backup.manifest)));
+    }
+    const work = await this.work(step);
+    if (level === 'readable') {
+      const binaries = await readerBinaries(backup.manifest, this.entity.bin_dir);
+      return verifiedResult(
+        await verifyBackup(work, backup, level, { pg_restore: binaries.version }, () =>
+          checkReadable(work, backup.manifest, binaries),
+        ),
+      );
+    }
+    return this.#verifyRestored(step, work, backup);
+  }
+
+  /** Level stored reads no content, so it works where no key is. */
+  #keyless(scope: Scope): Work {
+    const none: Connection = { host: '', port: 0, user: '', database: '', sslMode: 'disable' };
+    return { ...this.#base(scope), connection: none, keys: {} };
+  }
+
+  async #verifyRestored(step: OwnStep, work: Work, backup: Backup): Promise<JsonObject> {
+    const { manifest } = backup;
+    const scratch = await this.#scratch();
+    const at = { ...work, connection: scratch };
+    const id = shortId(step.operationId);
+    const name = verifyName(id);
+    return withOperationLock(this.maintenance(scratch, name), id, step.signal, async (session) => {
+      const server = await readServer(session);
+      await assertFits(session, server, manifest);
+      const binaries = await readerBinaries(manifest, this.entity.bin_dir, server.major);
+      await step.checkpoint({ scratch: true });
+      let oid: number | undefined;
+      try {
+        const record = await verifyBackup(
+          at,
+          backup,
+          'restored',
+          { pg_restore: binaries.version, server: server.version },
+          async () => {
+            await checkStored(at, manifest);
+            await assertKeyFits(at, manifest);
+            const expected = await readStoredInventory(at, manifest);
+            oid = await createDatabase(at, session, name, manifest, server, undefined);
+            await fillDatabase(at, name, manifest, { binaries, noOwner: true });
+            return compareWith(expected, await inventoryOf(at, name, binaries, false));
+          },
+        );
+        return verifiedResult(record);
+      } finally {
+        await this.#dropScratch(at, name, id, oid);
+      }
+    });
+  }
+
+  /** Drops the scratch database also after an abort, when the session that made it takes no more statements. */
+  async #dropScratch(work: Work, name: string, id: string, oid: number | undefined): Promise<boolean> {
+    const rest = { ...work, signal: undefined };
+    return withSession(this.maintenance(work.connection, name), undefined, (session) =>
+      dropDatabase(rest, session, name, oid),
+    ).catch((cause) => {
+      this.runtime.log.warn('a scratch database could not be dropped', { id, reason: String(cause) });
+      return false;
+    });
+  }
+
+  async recoverVerify(step: OwnStep): Promise<Recovery> {
+    if (step.handle?.['scratch'] !== true) return { state: 'not_begun' };
+    const scratch = await this.#scratch();
+    const id = shortId(step.operationId);
+    const name = verifyName(id);
+    const work = { ...(await this.work({ signal: step.signal })), connection: scratch };
+    return withOperationLock(this.maintenance(scratch, name), id, step.signal, async (session) => {
+      const dropped = await dropDatabase(work, session, name, undefined);
+      return { state: 'not_begun', ...(dropped ? { message: 'its scratch database has been dropped' } : {}) };
+    });
+  }
+}
+
+function isYoung(id: string, now: number): boolean {
+  const time = timeOfId(id);
+  return time !== undefined && now - time.getTime() < UNFINISHED_FOR_MS;
+}
+
+function describeEncryption(encryption: PostgresEntity['encryption']): string {
+  if (encryption === 'none') return 'none';
+  if (encryption.passphrase !== undefined) return 'age, by a passphrase';
+  const count = encryption.recipients?.length ?? 0;
+  return `age, for ${count} recipient${count === 1 ? '' : 's'}`;
+}
+
+function verifiedResult(record: Verification): JsonObject {
+  const { backup_id, level, passed, finished_at, duration_ms, numbers } = record;
+  return {
+    snapshot_id: backup_id,
+    level,
+    passed,
+    finished_at,
+    duration_seconds: duration_ms / 1000,
+    numbers,
+    tools: record.tools,
+  };
+}

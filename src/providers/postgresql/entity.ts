@@ -1,0 +1,62 @@
+import type { Progress, StepContext } from '../../core/operation.ts';
+import type { EntityBase } from '../../core/provider.ts';
+import type { Runtime, SecretRef } from '../../core/runtime.ts';
+import type { Connection } from '../../postgres/connection.ts';
+import type { BackupRequest } from '../../postgres/dump.ts';
+import type { Repository } from '../../postgres/repository.ts';
+import type { Work } from '../../postgres/work.ts';
+
+export const SSL_MODES = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full'] as const;
+
+/** The parameters of one configured PostgreSQL database. */
+export interface PostgresEntity {
+  readonly host?: string | undefined;
+  readonly port?: number | undefined;
+  readonly user?: string | undefined;
+  readonly password?: SecretRef | undefined;
+  readonly database?: string | undefined;
+  readonly ssl_mode?: (typeof SSL_MODES)[number] | undefined;
+  readonly ssl_root_cert?: string | undefined;
+  readonly connection_url?: SecretRef | undefined;
+  readonly storage: { readonly type: 'local'; readonly path: string };
+  readonly encryption:
+    | 'none'
+    | {
+        readonly recipients?: readonly string[] | undefined;
+        readonly identity?: SecretRef | undefined;
+        readonly passphrase?: SecretRef | undefined;
+      };
+  readonly compression_level?: number | undefined;
+  readonly bin_dir?: string | undefined;
+  readonly verify_on_source?: boolean | undefined;
+  readonly scratch_url?: SecretRef | undefined;
+  readonly maintenance_database?: string | undefined;
+  readonly source_id?: string | undefined;
+  readonly fingerprint_max_rows?: number | undefined;
+}
+
+/** What reads and plans get: a signal, and perhaps somebody who wants to see progress. */
+export interface Scope {
+  readonly signal: AbortSignal;
+  progress?(progress: Progress): void;
+}
+
+/** A step of ours, whatever its action. */
+export type OwnStep = Omit<StepContext<unknown, PostgresEntity, unknown>, 'client'>;
+
+/** What the parts of the client know of each other. */
+export interface Host {
+  readonly entity: PostgresEntity & EntityBase;
+  readonly runtime: Runtime;
+  connection(): Promise<Connection>;
+  repository(): Repository;
+  work(scope: Scope): Promise<Work>;
+  /** The connection to work on a database from outside it. */
+  maintenance(connection: Connection, target: string): Connection;
+  newBackup(scope: Scope, id: string, options: BackupOptions): Promise<void>;
+}
+
+export type BackupOptions = Pick<BackupRequest, 'trigger' | 'label' | 'description' | 'operationId'> & {
+  /** Another database of the same server than the entity's own. */
+  readonly database?: string | undefined;
+};
