@@ -28,6 +28,8 @@ export interface Log {
 
 /** Everything of the outside world that a provider may use, already bound to one entity. */
 export interface Runtime {
+  /** The version of Holdfast, for what is written down with it. */
+  readonly version?: string;
   readonly fetch: Fetch;
   now(): Date;
   /** Waits; in a sandbox and in tests time may pass faster. Rejects with an AbortError. */
