@@ -2,42 +2,25 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, wr
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build, type Metafile } from 'esbuild';
+import { BUNDLE } from './bundle.ts';
 import { noticesFor } from './notices.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const OUT = join(ROOT, 'dist');
-
-/** Drivers that their packages load only when asked to; nobody here asks. */
-const OPTIONAL = ['pg-native', 'pg-cloudflare', 'bufferutil', 'utf-8-validate', 'supports-color', 'cpu-features'];
-
-// Packages in CommonJS call require for Node's own modules. The import's name must be one that the minifier never makes.
-const BANNER =
-  "import { createRequire as holdfastCreateRequire } from 'node:module'; const require = holdfastCreateRequire(import.meta.url);";
 
 const begun = performance.now();
 const { outputFiles, metafile, warnings } = await build({
   absWorkingDir: ROOT,
   entryPoints: { main: 'src/main.ts' },
   outdir: OUT,
-  chunkNames: '[name]-[hash]',
-  bundle: true,
-  splitting: true,
-  format: 'esm',
-  platform: 'node',
-  target: 'node22.13',
-  minify: true,
-  // Error classes are told apart by name, in the SDKs as well.
-  keepNames: true,
-  banner: { js: BANNER },
-  legalComments: 'none',
-  sourcemap: false,
+  ...BUNDLE,
   metafile: true,
   write: false,
-  external: OPTIONAL,
-  logLevel: 'warning',
-});
-if (warnings.length > 0)
-  throw new Error(`${warnings.length} warnings: a bundle that needs a second look is not shipped`);
+}).catch(() => process.exit(1)); // what is wrong is printed already
+if (warnings.length > 0) {
+  console.error(`${warnings.length} warnings: a bundle that needs a second look is not shipped`);
+  process.exit(1);
+}
 
 const files = new Map(outputFiles.map(({ path, contents }) => [relative(OUT, path), contents]));
 const notices = noticesFor(ROOT, bundledFiles(metafile));

@@ -128,8 +128,9 @@ describe('the package', () => {
   it('carries the licence of every package that is in the bundle', () => {
     const notices = readFileSync(join(installed, 'dist', 'THIRD_PARTY_NOTICES.txt'), 'utf8');
     const named = [...notices.matchAll(/^-{70,}\n(\S+) \S+ \(/gm)].map((match) => match[1]);
-    const inputs = Object.values(metafile.outputs).flatMap(({ inputs }) => Object.keys(inputs));
-    const bundled = inputs.map(packageName).filter((name) => name !== undefined);
+    const inputs = Object.values(metafile.outputs).flatMap((output) => Object.entries(output.inputs));
+    const used = inputs.filter(([, { bytesInOutput }]) => bytesInOutput > 0).map(([path]) => packageName(path));
+    const bundled = used.filter((name) => name !== undefined);
     expect([...new Set(bundled)].filter((name) => !named.includes(name))).toEqual([]);
     expect(named).toEqual(
       expect.arrayContaining(['@modelcontextprotocol/server', 'zod', 'pg', 'ioredis', 'age-encryption']),

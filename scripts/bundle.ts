@@ -1,0 +1,26 @@
+import type { BuildOptions } from 'esbuild';
+
+/** Drivers that their packages load only when asked to; nobody here asks. */
+const OPTIONAL = ['pg-native', 'pg-cloudflare', 'bufferutil', 'utf-8-validate', 'supports-color', 'cpu-features'];
+
+// Packages in CommonJS call require for Node's own modules. The import's name must be one that the minifier never makes.
+const BANNER =
+  "import { createRequire as holdfastCreateRequire } from 'node:module'; const require = holdfastCreateRequire(import.meta.url);";
+
+/** How everything of ours is bundled, the published program as well as what the benchmarks compare it with. */
+export const BUNDLE = {
+  chunkNames: '[name]-[hash]',
+  bundle: true,
+  splitting: true,
+  format: 'esm',
+  platform: 'node',
+  target: 'node22.13',
+  minify: true,
+  // Error classes are told apart by name, in the SDKs as well.
+  keepNames: true,
+  banner: { js: BANNER },
+  legalComments: 'none',
+  sourcemap: false,
+  external: OPTIONAL,
+  logLevel: 'warning',
+} satisfies BuildOptions;
