@@ -1,5 +1,5 @@
 import type { AnyAction } from '../core/action.ts';
-import { isObject, type JsonValue } from '../core/json.ts';
+import type { JsonValue } from '../core/json.ts';
 import type { SuggestedCall } from '../core/plan.ts';
 
 /** Quotes a word for a POSIX shell where it needs it. */
@@ -30,23 +30,6 @@ export function valueText(value: JsonValue): string {
 function isPlainItem(item: JsonValue): boolean {
   if (typeof item === 'string') return item !== '-' && item === item.trim() && /^[^,[{@"][^,]*$/.test(item);
   return typeof item === 'number' || typeof item === 'boolean';
-}
-
-/** Gives a value in which every exact call stands as the command line that makes it. */
-export function withCommandLines(value: unknown, program = 'holdfast'): unknown {
-  if (Array.isArray(value)) return value.map((item) => withCommandLines(item, program));
-  if (!isObject(value)) return value;
-  if (isCall(value)) return commandLine(value, program);
-  return Object.fromEntries(Object.entries(value).map(([key, member]) => [key, withCommandLines(member, program)]));
-}
-
-function isCall(value: Record<string, unknown>): value is Record<string, unknown> & SuggestedCall {
-  return (
-    typeof value['action'] === 'string' &&
-    isObject(value['input']) &&
-    ['string', 'undefined'].includes(typeof value['entity']) &&
-    Object.keys(value).every((key) => ['entity', 'action', 'input'].includes(key))
-  );
 }
 
 const PLACEHOLDERS: Readonly<Record<string, string>> = { $newest: 'SNAPSHOT_ID', $operation: 'OPERATION_ID' };

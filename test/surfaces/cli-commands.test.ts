@@ -134,7 +134,8 @@ describe('serve', () => {
     ['serve --http --port 65536', 'not a whole number from 0 to 65535'],
     ['serve --http --port 1e3', 'not a whole number'],
     ['serve --http --port=-1', 'not a whole number'],
-    ['serve --sandbox-port 1', 'about the sandbox'],
+    ['serve --sandbox-port x', 'not a whole number from 1 to 65535'],
+    ['list --sandbox-port 0', 'not a whole number from 1 to 65535'],
     ['sandbox --port x', 'not a whole number'],
   ])('%s is refused', async (line, message) => {
     const { status, err, running } = await run(line.split(' '));

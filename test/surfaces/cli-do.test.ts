@@ -96,7 +96,7 @@ describe('the call of do', () => {
       },
     );
     expect(lastCall(engine)).toMatchObject({ token: 'hfc_env', wait: 'end' });
-    expect(running.opened).toEqual([{ config: 'c.yaml', stateDir: 's', sandbox: true }]);
+    expect(running.opened).toEqual([{ config: 'c.yaml', stateDir: 's', sandbox: true, sandboxPort: undefined }]);
   });
 
   it('reads a parameter from standard input', async () => {
@@ -126,12 +126,22 @@ describe('the call of do', () => {
     expect((await run(CREATE, { engine })).out).toContain('[sandbox]');
   });
 
+  it('shares simulators by their port, and waits to the end where they end with the command', async () => {
+    const shared = await run([...CREATE, '--sandbox-port', '9400']);
+    expect(shared.running.opened).toMatchObject([{ sandbox: true, sandboxPort: 9400 }]);
+    expect(lastCall(shared.engine).wait).toBe('detachable');
+    expect(lastCall((await run([...CREATE, '--sandbox'])).engine).wait).toBe('end');
+    expect((await run([...RESTORE, '--sandbox'])).err).toContain('holdfast sandbox --port 9400');
+  });
+
   it('says how to follow work that goes on', async () => {
     const engine = engineThat(async () => ({ kind: 'operation', action: create, operation: operationView('running') }));
-    const { status, err, out } = await run([...CREATE, '--sandbox', '--state-dir', 'my state'], { engine });
+    const { status, err, out } = await run([...CREATE, '--sandbox-port', '9400', '--state-dir', 'my state'], {
+      engine,
+    });
     expect(status).toBe(0);
     expect(out).toContain('Operation op_1: running');
-    expect(err).toContain("holdfast --state-dir 'my state' --sandbox operations op_1 --wait");
+    expect(err).toContain("holdfast --state-dir 'my state' --sandbox-port 9400 operations op_1 --wait");
   });
 
   it.each([

@@ -6,7 +6,7 @@ import { z } from 'zod';
 import type { HoldfastError } from '../../src/core/errors.ts';
 import type { JsonObject, JsonValue } from '../../src/core/json.ts';
 import { readInput, readValueFile } from '../../src/surfaces/cli/values.ts';
-import { commandLine, exampleLine, shellWord, valueText, withCommandLines } from '../../src/surfaces/command-line.ts';
+import { commandLine, exampleLine, shellWord, valueText } from '../../src/surfaces/command-line.ts';
 import { parametersOf, typeText } from '../../src/surfaces/parameters.ts';
 import { registry } from './cli-support.ts';
 
@@ -194,25 +194,8 @@ describe('a call written as a command line', () => {
   });
 });
 
-describe('an exact call inside an answer', () => {
-  it('stands as the command line that makes it, wherever it is', () => {
-    const call = { entity: 'a/b', action: 'restore', input: { snapshot_id: 's' } };
-    expect(withCommandLines({ options: [{ title: 't', call }], at: null })).toEqual({
-      options: [{ title: 't', call: 'holdfast do a/b/restore snapshot_id=s' }],
-      at: null,
-    });
-  });
-
-  it('is left alone when it is something else', () => {
-    const others = [
-      { action: 'restore', input: 'x' },
-      { action: 'restore', input: {}, extra: 1 },
-      { action: 1, input: {} },
-    ];
-    expect(withCommandLines(others)).toEqual(others);
-  });
-
-  it('of an example names words to replace', () => {
+describe('the example of an action', () => {
+  it('names words to replace', () => {
     const restore = registry.actions.find((action) => action.name === 'restore')!;
     expect(exampleLine(restore, 'a/b')).toBe('holdfast do a/b/restore snapshot_id=SNAPSHOT_ID');
     const example = { entity: '$entity', operation: '$operation', limit: 3 };

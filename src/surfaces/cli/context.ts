@@ -40,6 +40,8 @@ export const EXIT = {
   terminated: 143,
 } as const;
 
+export const LAST_PORT = 65_535;
+
 /** Adds a command with its description, what there is to know about it, and examples. */
 export function addCommand(
   parent: Command,
@@ -56,8 +58,8 @@ export function addCommand(
 
 /** Opens the engine for one command and closes it after, whatever happens. */
 export async function withEngine(cli: Cli, work: (engine: Engine) => Promise<number>): Promise<number> {
-  const { config, stateDir, sandbox } = cli.options();
-  const engine = await cli.deps.openEngine({ config, stateDir, sandbox });
+  const { json: _json, ...options } = cli.options();
+  const engine = await cli.deps.openEngine(options);
   let exit: number;
   try {
     exit = await work(engine);
@@ -94,12 +96,12 @@ export function principalOf(deps: Pick<CliDeps, 'user'>): Principal {
 
 /** How the program is called again so that it finds the same configuration and state: `holdfast --sandbox`. */
 export function programName(cli: Cli): string {
-  const { config, stateDir, sandbox } = cli.options();
+  const { config, stateDir, sandbox, sandboxPort } = cli.options();
   return [
     'holdfast',
     ...(config === undefined ? [] : ['--config', shellWord(config)]),
     ...(stateDir === undefined ? [] : ['--state-dir', shellWord(stateDir)]),
-    ...(sandbox ? ['--sandbox'] : []),
+    ...(sandboxPort === undefined ? (sandbox ? ['--sandbox'] : []) : ['--sandbox-port', String(sandboxPort)]),
   ].join(' ');
 }
 

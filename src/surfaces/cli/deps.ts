@@ -17,6 +17,8 @@ export interface EngineOptions {
   readonly stateDir: string | undefined;
   /** Every provider answered by its simulator. */
   readonly sandbox: boolean;
+  /** Where the simulators listen, shared with whoever runs them there already; undefined: they live and end with this process. */
+  readonly sandboxPort: number | undefined;
 }
 
 export interface ServeOptions extends EngineOptions {
@@ -24,7 +26,6 @@ export interface ServeOptions extends EngineOptions {
   /** `--host` and `--port`; undefined: the entities file or the default decides. */
   readonly host: string | undefined;
   readonly port: number | undefined;
-  readonly sandboxPort: number | undefined;
   /** Ends the service, gracefully. */
   readonly signal: AbortSignal;
 }

@@ -1,9 +1,9 @@
 import type { Command } from 'commander';
 import { asHoldfastError, HoldfastError } from '../../core/errors.ts';
-import type { JsonObject } from '../../core/json.ts';
+import { isObject, type JsonObject } from '../../core/json.ts';
 import { OperationView } from '../../core/schemas.ts';
 import type { Engine, Outcome } from '../../engine/api.ts';
-import { shellWord, withCommandLines } from '../command-line.ts';
+import { commandLine, shellWord } from '../command-line.ts';
 import { parametersOf } from '../parameters.ts';
 import { confirmationOf, renderOutcome } from '../render.ts';
 import { describeAction } from './actions.ts';
@@ -113,7 +113,8 @@ async function runAction(
       input: { ...given, ...target.filled },
       token: options.token ?? cli.deps.env['HOLDFAST_TOKEN'],
       dryRun: options.dryRun,
-      wait: options.wait === true ? 'end' : 'detachable',
+      // Simulators of this process end with it, and their work with them.
+      wait: options.wait === true || isPrivateSandbox(cli) ? 'end' : 'detachable',
       signal: cli.deps.signal,
       onProgress: showProgress(cli.terminal, json),
     });
@@ -125,10 +126,20 @@ async function runAction(
     const asked = confirmationOf(error);
     if (asked !== undefined) {
       const when = asked.confirmation.require === 'token' ? 'To go ahead' : 'After approval';
-      cli.advice = `${when}: ${repeatedCommand(cli, target, words, options, asked.confirmation.token)}`;
+      cli.advice = isPrivateSandbox(cli)
+        ? PRIVATE_SANDBOX
+        : `${when}: ${repeatedCommand(cli, target, words, options, asked.confirmation.token)}`;
     }
     throw error;
   }
+}
+
+const PRIVATE_SANDBOX =
+  'These simulators end with this command. To approve and repeat: holdfast sandbox --port 9400, then --sandbox-port 9400 on every command.';
+
+function isPrivateSandbox(cli: Cli): boolean {
+  const { sandbox, sandboxPort } = cli.options();
+  return sandbox && sandboxPort === undefined;
 }
 
 // The words that were given, so that it is the same call; what may be a secret is not written out again.
@@ -179,7 +190,7 @@ export function outcomeDocument(outcome: Outcome, sandbox: boolean): unknown {
 
 function printOutcome(cli: Cli, outcome: Outcome, sandbox: boolean): void {
   const { terminal } = cli;
-  terminal.text(renderOutcome(withCommands(cli, outcome), renderOptions(cli)));
+  terminal.text(renderOutcome(withUndoCommand(cli, outcome), renderOptions(cli)));
   if (sandbox) terminal.line(styled('dim', '[sandbox] Simulators answered; nothing real was read or changed.'));
   if (outcome.kind === 'operation' && isOpen(outcome.operation)) {
     const id = outcome.operation.operation_id;
@@ -190,23 +201,16 @@ function printOutcome(cli: Cli, outcome: Outcome, sandbox: boolean): void {
   }
 }
 
-/** Gives an outcome whose exact next calls stand as command lines. */
-export function withCommands(cli: Cli, outcome: Outcome): Outcome {
+/** Gives an outcome in which the way back of an operation stands as what a person would type. */
+export function withUndoCommand(cli: Cli, outcome: Outcome): Outcome {
   if (outcome.kind === 'plan') return outcome;
-  if (outcome.kind === 'operation') return { ...outcome, operation: withUndoCommand(cli, outcome.operation) };
-  const operation = OperationView.safeParse(outcome.output);
-  const output = operation.success
-    ? withUndoCommand(cli, operation.data)
-    : withCommandLines(outcome.output, programName(cli));
-  return { ...outcome, output };
-}
-
-// The way back belongs to the entity of the operation, whether or not it says so.
-function withUndoCommand(cli: Cli, operation: OperationView): OperationView {
-  const { undo, entity } = operation;
-  if (undo === undefined) return operation;
-  const command = withCommandLines({ entity, ...undo }, programName(cli));
-  return typeof command === 'string' ? { ...operation, undo: { command } } : operation;
+  const read = OperationView.safeParse(outcome.kind === 'operation' ? outcome.operation : outcome.output);
+  if (!read.success || read.data.undo === undefined) return outcome;
+  const { undo, entity } = read.data;
+  if (typeof undo['action'] !== 'string' || !isObject(undo['input'])) return outcome;
+  const call = { entity, action: undo['action'], input: undo['input'] as JsonObject };
+  const operation = { ...read.data, undo: { command: commandLine(call, programName(cli)) } };
+  return { kind: 'operation', action: outcome.action, operation };
 }
 
 function outcomeExit(cli: Cli, outcome: Outcome): number {

@@ -15,7 +15,7 @@ import {
   renderOptions,
   withEngine,
 } from './context.ts';
-import { outcomeDocument, withCommands } from './do.ts';
+import { outcomeDocument, withUndoCommand } from './do.ts';
 import { showProgress } from './progress.ts';
 
 const OperationList = z.object({ operations: z.array(OperationView) });
@@ -50,7 +50,7 @@ function ask(cli: Cli, engine: Engine, action: string, input: JsonObject): Promi
 
 function print(cli: Cli, engine: Engine, outcome: Outcome): void {
   if (cli.options().json) cli.terminal.json(outcomeDocument(outcome, engine.sandbox));
-  else cli.terminal.text(renderOutcome(withCommands(cli, outcome), renderOptions(cli)));
+  else cli.terminal.text(renderOutcome(withUndoCommand(cli, outcome), renderOptions(cli)));
 }
 
 async function listOperations(cli: Cli, engine: Engine): Promise<number> {

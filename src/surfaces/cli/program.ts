@@ -1,4 +1,4 @@
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
 import { asHoldfastError, HoldfastError } from '../../core/errors.ts';
 import { renderError } from '../render.ts';
 import { addLists } from './actions.ts';
@@ -11,9 +11,11 @@ import {
   errorDocument,
   exitOf,
   type GlobalOptions,
+  LAST_PORT,
   programName,
   renderOptions,
   unknownWord,
+  wholeNumber,
 } from './context.ts';
 import type { CliDeps } from './deps.ts';
 import { addDo } from './do.ts';
@@ -62,13 +64,20 @@ export async function runCli(argv: readonly string[], deps: CliDeps): Promise<nu
 }
 
 function globalOptions(program: Command, argv: readonly string[]): GlobalOptions {
-  const options = program.opts<{ json?: boolean; config?: string; stateDir?: string; sandbox?: boolean }>();
+  const options = program.opts<{
+    json?: boolean;
+    config?: string;
+    stateDir?: string;
+    sandbox?: boolean;
+    sandboxPort?: number;
+  }>();
   return {
     // A fault of the command line itself may be found before its options are read.
     json: options.json === true || argv.includes('--json'),
     config: options.config,
     stateDir: options.stateDir,
     sandbox: options.sandbox === true,
+    sandboxPort: options.sandboxPort,
   };
 }
 
@@ -91,7 +100,12 @@ function buildProgram(program: Command, cli: Cli): void {
     .option('--json', 'one JSON document on standard output, errors too')
     .option('--config <file>', 'the entities file (HOLDFAST_CONFIG, else holdfast.yaml here or above)')
     .option('--state-dir <dir>', 'where confirmations, operations and the audit trail are kept')
-    .option('--sandbox', 'answer every provider by its simulator')
+    .option('--sandbox', 'answer every provider by its simulator; they live as long as the command')
+    .addOption(
+      new Option('--sandbox-port <n>', 'the same with simulators that several commands share on this port')
+        .argParser((text) => wholeNumber('--sandbox-port', text, 1, LAST_PORT))
+        .implies({ sandbox: true }),
+    )
     .option('-V, --version', 'show the version')
     .allowUnknownOption()
     .allowExcessArguments()

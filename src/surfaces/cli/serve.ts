@@ -1,15 +1,12 @@
 import type { Command } from 'commander';
 import { HoldfastError } from '../../core/errors.ts';
-import { addCommand, type Cli, EXIT, wholeNumber } from './context.ts';
+import { addCommand, type Cli, EXIT, LAST_PORT, wholeNumber } from './context.ts';
 import { styled } from './terminal.ts';
-
-const LAST_PORT = 65_535;
 
 interface ServeFlags {
   http?: boolean;
   host?: string;
   port?: string;
-  sandboxPort?: string;
 }
 
 /** Adds what runs until it is told to stop: `serve`, `sandbox` and `demo`. */
@@ -24,21 +21,16 @@ export function addServices(program: Command, cli: Cli): void {
     .option('--http', 'serve HTTP instead of stdio')
     .option('--host <address>', 'the address to listen on (127.0.0.1); any other one needs authentication')
     .option('--port <n>', 'the port to listen on (7311); 0: any free one')
-    .option('--sandbox-port <n>', 'with --sandbox: the port of the simulators; any free one when left out')
     .action(async (flags: ServeFlags) => {
       const { json: _json, ...options } = cli.options();
       if (flags.http !== true && (flags.host !== undefined || flags.port !== undefined)) {
         throw new HoldfastError('INVALID_PARAMETER', '--host and --port are about HTTP', { hint: 'Add --http.' });
-      }
-      if (flags.sandboxPort !== undefined && !options.sandbox) {
-        throw new HoldfastError('INVALID_PARAMETER', '--sandbox-port is about the sandbox', { hint: 'Add --sandbox.' });
       }
       await cli.deps.serve({
         ...options,
         transport: flags.http === true ? 'http' : 'stdio',
         host: flags.host,
         port: wholeNumber('--port', flags.port, 0, LAST_PORT),
-        sandboxPort: wholeNumber('--sandbox-port', flags.sandboxPort, 0, LAST_PORT),
         signal: cli.deps.signal,
       });
     });
@@ -62,7 +54,7 @@ export function addServices(program: Command, cli: Cli): void {
 /** Serves MCP over stdio as `holdfast` without a command does when a client starts it. */
 export async function serveStdio(cli: Cli): Promise<void> {
   const { json: _json, ...options } = cli.options();
-  const rest = { host: undefined, port: undefined, sandboxPort: undefined, signal: cli.deps.signal };
+  const rest = { host: undefined, port: undefined, signal: cli.deps.signal };
   await cli.deps.serve({ ...options, transport: 'stdio', ...rest });
 }
 
