@@ -221,7 +221,9 @@ export class OperationRunner {
       try {
         results[step.name] = await this.#step(running, script, step, state, context);
       } catch (cause) {
-        if (this.#closing && step.kind === 'follow' && isAbort(cause)) return this.#release(running);
+        // A client of ours may have turned the abort into its error already.
+        const stopped = this.#closing && this.#mapped(script, cause).code === 'CANCELLED';
+        if (stopped && step.kind === 'follow') return this.#release(running);
         return this.#fail(running, script, step, state, context, results, cause);
       }
       this.#change(state, { status: 'succeeded', result: results[step.name]!, ended_at: this.#stamp(), percent: 100 });
