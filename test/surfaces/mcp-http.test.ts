@@ -19,10 +19,12 @@ const bearer = (token: string): Record<string, string> => ({ Authorization: `Bea
 
 let fleet: MemoryFleet;
 let open: HttpSurface[];
+let time: number;
 
 beforeEach(async () => {
   fleet = await openMemoryFleet();
   open = [];
+  time = Date.parse('2026-11-21T12:00:00Z');
 });
 
 afterEach(async () => {
@@ -40,7 +42,7 @@ async function serve(config: HttpConfig = {}, options: Partial<HttpOptions> = {}
   const surface = await serveHttp((context) => buildServer(deps, context), {
     config: { port: 0, ...config },
     log,
-    now: () => new Date('2026-11-21T12:00:00Z'),
+    now: () => new Date(time),
     ...options,
   });
   open.push(surface);
@@ -260,11 +262,37 @@ describe('sessions', () => {
     await busy.close();
   });
 
+  it('in use do not expire', async () => {
+    const surface = await serve({ session_idle_seconds: 600 });
+    const opened = await initialize(surface.url);
+    const session = { 'Mcp-Session-Id': String(opened.headers['mcp-session-id']) };
+    const watching = once(fleet.world, 'watching');
+    let aborted = false;
+    fleet.world.once('aborted', () => {
+      aborted = true;
+    });
+    const running = httpRequest(surface.url, {
+      method: 'POST',
+      headers: { ...JSON_HEADERS, 'MCP-Protocol-Version': '2025-11-25', ...session },
+    });
+    running.on('error', () => {});
+    const call = { name: 'memory_db_watch', arguments: { entity: 'shop/orders' } };
+    running.end(JSON.stringify({ jsonrpc: '2.0', id: 9, method: 'tools/call', params: call }));
+    await watching;
+    time += 601_000;
+    expect((await list(surface.url, session)).status).toBe(200);
+    expect(aborted).toBe(false);
+    running.destroy();
+  });
+
   it('that nobody uses expire', async () => {
-    const surface = await serve({ session_idle_seconds: 0.001 });
-    const id = String((await initialize(surface.url)).headers['mcp-session-id']);
-    await expect.poll(() => surface.sessions()).toBe(0);
-    expect((await list(surface.url, { 'Mcp-Session-Id': id })).status).toBe(404);
+    const surface = await serve({ session_idle_seconds: 600 });
+    const session = { 'Mcp-Session-Id': String((await initialize(surface.url)).headers['mcp-session-id']) };
+    time += 599_000;
+    expect((await list(surface.url, session)).status).toBe(200);
+    time += 601_000;
+    expect((await list(surface.url, session)).status).toBe(404);
+    expect(surface.sessions()).toBe(0);
   });
 
   it('are not needed by clients that drop the header', async () => {

@@ -81,6 +81,18 @@ describe('the sandbox fleet over MCP', () => {
     expect(answers[2]).toEqual(answers[0]);
   });
 
+  it('never runs the action of the same name that another provider has', async () => {
+    const client = await connectClient('sdk 1', { url: http.url });
+    const others = toolsOf(harness.engine).filter(({ action }) => action.name === 'list-snapshots');
+    for (const tool of others) {
+      const foreign = harness.engine.entities().find(({ key }) => !tool.entities?.has(key));
+      const answer = await client.call(tool.name, { entity: foreign?.key });
+      expect(answer.structured, tool.name).toMatchObject({ error: { code: 'ENTITY_NOT_FOUND' } });
+    }
+    expect(others.length).toBeGreaterThan(1);
+    await client.close();
+  });
+
   it('sends the provider nothing but reads while a guarded call waits for a person', async () => {
     const client = await connectClient('sdk 2 on 2026-07-28', { url: http.url });
     for (const tool of toolsOf(harness.engine).filter(({ action }) => action.risk === 'overwrite')) {

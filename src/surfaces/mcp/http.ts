@@ -70,7 +70,7 @@ export async function serveHttp(factory: McpServerFactory, options: HttpOptions)
   const modern = toNodeHandler(handler, { onerror });
   const bare = toNodeHandler({ fetch: legacyStatelessFallback(factory, onerror) }, { onerror });
   const principalOf = authenticator(config, now);
-  const sessions = new SessionTable(factory, config);
+  const sessions = new SessionTable(factory, config, now);
   const running = new Set<ServerResponse>();
   let closing = false;
 
@@ -170,10 +170,12 @@ class SessionTable {
   readonly #sessions = new Map<string, Session>();
   readonly #most: number;
   readonly #idleMs: number;
+  readonly #now: () => Date;
   readonly #sweep: NodeJS.Timeout;
 
-  constructor(factory: McpServerFactory, config: HttpConfig) {
+  constructor(factory: McpServerFactory, config: HttpConfig, now: () => Date) {
     this.#factory = factory;
+    this.#now = now;
     this.#most = config.max_sessions ?? 256;
     this.#idleMs = (config.session_idle_seconds ?? 30 * 60) * 1000;
     this.#sweep = setInterval(() => this.#expire(), Math.min(this.#idleMs, 60_000));
@@ -194,7 +196,7 @@ class SessionTable {
     session.active += 1;
     response.once('close', () => {
       session.active -= 1;
-      session.usedAt = performance.now();
+      session.usedAt = this.#now().getTime();
     });
     await session.transport.handleRequest(request, response, body);
   }
@@ -209,7 +211,7 @@ class SessionTable {
       sessionIdGenerator: randomUUID,
       onsessioninitialized: (id) => void this.#sessions.set(id, session),
     });
-    const session: Session = { transport, owner: principal.id, active: 0, usedAt: performance.now() };
+    const session: Session = { transport, owner: principal.id, active: 0, usedAt: this.#now().getTime() };
     const server = await this.#factory({
       era: 'legacy',
       ...(request.auth === undefined ? {} : { authInfo: request.auth }),
@@ -231,7 +233,7 @@ class SessionTable {
 
   #expire(): void {
     for (const [id, session] of this.#sessions) {
-      if (session.active === 0 && performance.now() - session.usedAt >= this.#idleMs) this.#drop(id, session);
+      if (session.active === 0 && this.#now().getTime() - session.usedAt >= this.#idleMs) this.#drop(id, session);
     }
   }
 
