@@ -134,7 +134,9 @@ function unionFaults(
   if (deepest <= issue.path.length) {
     const kinds = branches.flat().flatMap((inner) => (inner.code === 'invalid_type' ? [kindOf(inner.expected)] : []));
     const only = branches.filter((branch) => branch.some((inner) => inner.code !== 'invalid_type'));
-    if (only.length === 1) return schemaFaults(only[0] as z.core.$ZodIssue[], input, schema);
+    // Where every branch wants text, the last one has the most to say: the ones before it take special forms.
+    const spokesman = kinds.length === 0 || only.length === 1 ? only.at(-1) : undefined;
+    if (spokesman !== undefined) return schemaFaults(spokesman, input, schema);
     const list = [...new Set(kinds)].join(' or ');
     return [
       { path: issue.path, fromSchema: 'value', message: `${name} ${list === '' ? 'is not valid' : `must be ${list}`}` },

@@ -9,7 +9,7 @@ const asList = <Item>(value: Item | Item[] | undefined): Item[] | undefined =>
   value === undefined ? undefined : Array.isArray(value) ? value : [value];
 
 const glob = z.string().min(1);
-const entityGlob = glob.refine((text) => text.includes('/') || text.includes('*'), {
+const entityGlob = z.string().refine((text) => text.includes('/') || text.includes('*'), {
   error: 'an entity is matched as <namespace>/<name>',
   params: { suggestion: 'Write a glob such as my-app/prod-*, or * for all.' },
 });

@@ -366,10 +366,10 @@ function readSection<Output>(
     unknown: (path, known) => {
       faults.push(name === 'server' && isTokenLiteral(path) ? tokenFault(path) : unknownKey(path, known));
     },
-    text: (text, path, secret) => {
+    text: (text, path, secrecy) => {
       const parts = parseReferences(text);
       const names = !('message' in parts) && parts.some((part) => typeof part === 'object');
-      if (names && !secret && name !== 'guard') {
+      if (names && secrecy === 'never' && name !== 'guard') {
         faults.push({
           path,
           message: `'${pathText(path)}' must be written out`,

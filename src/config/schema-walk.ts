@@ -31,23 +31,34 @@ export function unwrap(schema: Schema): Schema {
   return current;
 }
 
-const secretReferences = new WeakMap<Schema, boolean>();
+/** Whether a schema takes a secret by reference only, a reference or plain text, or no secret. */
+export type Secrecy = 'always' | 'either' | 'never';
 
-/** Tells whether a schema takes a secret by reference only, as `SecretReference` does, also inside optional and the like. */
-export function isSecretReference(schema: Schema): boolean {
-  const cached = secretReferences.get(schema);
+const known = new WeakMap<Schema, Secrecy>();
+
+/** Tells whether a schema takes a secret by reference, as `SecretReference` does, also inside optional, unions and the like. */
+export function secrecyOf(schema: Schema): Secrecy {
+  const cached = known.get(schema);
   if (cached !== undefined) return cached;
-  let answer = false;
-  for (let layer: Schema | undefined = schema; layer !== undefined && !answer; layer = peel(layer)) {
+  const answer = judge(schema);
+  known.set(schema, answer);
+  return answer;
+}
+
+function judge(schema: Schema): Secrecy {
+  for (let layer: Schema | undefined = schema; layer !== undefined; layer = peel(layer)) {
     if (z.globalRegistry.get(layer as z.ZodType)?.['secret'] !== true) continue;
     const probe = z.safeParse(layer, '${env:PROBE}');
-    answer = probe.success && isObject(probe.data) && probe.data['secret'] === 'env';
+    if (probe.success && isObject(probe.data) && probe.data['secret'] === 'env') return 'always';
   }
-  const inner = unwrap(schema) as z.core.$ZodTypes;
-  if (!answer && inner._zod.def.type === 'union')
-    answer = inner._zod.def.options.some((option) => isSecretReference(option));
-  secretReferences.set(schema, answer);
-  return answer;
+  const { def } = (unwrap(schema) as z.core.$ZodTypes)._zod;
+  if (def.type !== 'union') return 'never';
+  const options = def.options.map((option) => secrecyOf(option));
+  if (options.every((option) => option === 'never')) return 'never';
+  const takesText = def.options.some(
+    (option, index) => options[index] !== 'always' && takes(option, ['string', 'enum', 'literal', 'any', 'unknown']),
+  );
+  return takesText ? 'either' : 'always';
 }
 
 /** Gives the schema of one member of what is written, where it is known. */
@@ -55,7 +66,8 @@ export function childSchema(schema: Schema, key: PropertyKey): Schema | undefine
   const { def } = (unwrap(schema) as z.core.$ZodTypes)._zod;
   switch (def.type) {
     case 'object':
-      return Object.hasOwn(def.shape, key) ? def.shape[String(key)] : def.catchall;
+      if (Object.hasOwn(def.shape, key)) return def.shape[String(key)];
+      return def.catchall?._zod.def.type === 'never' ? undefined : def.catchall;
     case 'record':
       return def.valueType;
     case 'array':
@@ -71,15 +83,17 @@ export function childSchema(schema: Schema, key: PropertyKey): Schema | undefine
   }
 }
 
-/** Tells whether a secret belongs at a path. */
+/** Tells whether nothing but a reference to a secret may stand at a path. */
 export function isSecretAt(schema: Schema, path: readonly PropertyKey[]): boolean {
   let current: Schema | undefined = schema;
   for (const key of path) {
-    if (current !== undefined && isSecretReference(current)) return true;
+    if (current !== undefined && secrecyOf(current) === 'always') return true;
     current = current === undefined ? undefined : childSchema(current, key);
   }
-  return current !== undefined && isSecretReference(current);
+  return current !== undefined && secrecyOf(current) === 'always';
 }
+
+const MAPPINGS = ['object', 'record', 'intersection', 'any', 'unknown'];
 
 /** The keys that a mapping may have; undefined where it may have any, or where the schema takes no mapping. */
 export function knownKeys(schema: Schema): string[] | undefined {
@@ -88,7 +102,7 @@ export function knownKeys(schema: Schema): string[] | undefined {
     case 'object':
       return def.catchall === undefined || def.catchall._zod.def.type === 'never' ? Object.keys(def.shape) : undefined;
     case 'union': {
-      const mappings = def.options.filter((option) => takesMapping(option)).map((option) => knownKeys(option));
+      const mappings = def.options.filter((option) => takes(option, MAPPINGS)).map((option) => knownKeys(option));
       if (mappings.length === 0 || mappings.includes(undefined)) return undefined;
       return [...new Set(mappings.flatMap((keys) => keys ?? []))];
     }
@@ -101,32 +115,45 @@ export function knownKeys(schema: Schema): string[] | undefined {
   }
 }
 
-function takesMapping(schema: Schema): boolean {
+function takes(schema: Schema, types: readonly string[]): boolean {
   const { def } = (unwrap(schema) as z.core.$ZodTypes)._zod;
-  return ['object', 'record', 'union', 'intersection', 'any', 'unknown'].includes(def.type);
+  return types.includes(def.type) || (def.type === 'union' && def.options.some((option) => takes(option, types)));
 }
 
 export interface WalkVisitor {
-  /** A scalar text; `secret` where a secret reference belongs. */
-  text?(text: string, path: readonly PropertyKey[], secret: boolean): void;
+  text?(text: string, path: readonly PropertyKey[], secrecy: Secrecy): void;
   /** A key that the schema does not know, with those that it does. */
   unknown?(path: readonly PropertyKey[], known: readonly string[]): void;
+}
+
+/** The option of a discriminated union that a value chose, where it chose one; else the schema itself. */
+function chosen(schema: Schema, value: unknown): Schema {
+  const inner = unwrap(schema);
+  const { def } = (inner as z.core.$ZodTypes)._zod;
+  const key = def.type === 'union' && 'discriminator' in def ? String(def.discriminator) : undefined;
+  if (def.type !== 'union' || key === undefined || !isObject(value)) return schema;
+  const fits = (option: Schema): boolean => {
+    const tag = childSchema(option, key);
+    return tag !== undefined && z.safeParse(tag, value[key]).success;
+  };
+  return def.options.find(fits) ?? schema;
 }
 
 /** Goes through what is written alongside its schema. What is under an unknown key is not visited. */
 export function walkWritten(
   value: unknown,
-  schema: Schema,
+  whole: Schema,
   visitor: WalkVisitor,
   path: readonly PropertyKey[] = [],
 ): void {
+  const schema = chosen(whole, value);
   const inside = (key: PropertyKey, member: unknown): void => {
     const child = childSchema(schema, key);
     // `unknown` for what the schema leaves open: nothing is known of it, but its texts still count.
     walkWritten(member, child ?? z.unknown(), visitor, [...path, key]);
   };
   if (typeof value === 'string') {
-    visitor.text?.(value, path, isSecretReference(schema));
+    visitor.text?.(value, path, secrecyOf(schema));
   } else if (Array.isArray(value)) {
     for (const [index, member] of value.entries()) inside(index, member);
   } else if (isObject(value)) {

@@ -47,13 +47,15 @@ export function inspectWritten<Output>(
   const references: LocatedReference[] = [];
   const prepared = structuredClone(value);
   walkWritten(value, schema, {
-    text: (text, path, secret) => {
+    text: (text, path, secrecy) => {
       const parts = parseReferences(text);
-      if (isExpression(text)) faults.push(expressionFault(text, path, secret));
-      else if (secret && !isSecretReferenceText(text)) faults.push(secretFault(path));
+      const isReference = isSecretReferenceText(text);
+      if (isExpression(text)) faults.push(expressionFault(text, path, secrecy === 'always'));
+      else if (secrecy === 'always' && !isReference) faults.push(secretFault(path));
       else if ('message' in parts) faults.push({ path, ...parts });
       else {
         const found = parts.filter((part) => typeof part === 'object');
+        const secret = secrecy !== 'never' && isReference;
         for (const reference of found) references.push({ ...reference, path, secret });
         if (found.length === 0 && text.includes('$')) setAt(prepared, path, parts.join(''));
       }
