@@ -20,7 +20,7 @@ export interface ContractOptions {
   /** Paths that the service takes and the document spells otherwise, `METHOD /path` to an operation id. */
   readonly aliases?: readonly { readonly when: RegExp; readonly operation: string }[];
   /** Whether a media type fits the declared ones; equality or `*\/*` when left out. */
-  readonly mediaType?: (given: string, declared: readonly string[]) => boolean;
+  readonly mediaType?: (given: string, declared: readonly string[], direction: 'request' | 'answer') => boolean;
   /** Properties of answers that the document does not name are no fault, for documents that leave most of them out. */
   readonly openAnswers?: boolean;
 }
@@ -104,7 +104,8 @@ export async function openContract(options: ContractOptions, folder = specDirect
     const sent = request.headers['content-type']?.split(';')[0]?.trim();
     if (request.text !== '') {
       if (declared.length === 0) report(`${where} has a body, and the operation takes none`);
-      else if (sent === undefined || !fits(sent, declared)) report(`${where} content type ${sent} is not declared`);
+      else if (sent === undefined || !fits(sent, declared, 'request'))
+        report(`${where} content type ${sent} is not declared`);
       if (request.json === undefined) report(`${where} body is not JSON`);
     }
     const schema = schemaIn(operation.requestBody?.content);
@@ -130,7 +131,7 @@ export async function openContract(options: ContractOptions, folder = specDirect
     const type = (header ?? (typeof response.body === 'string' ? 'text/plain' : 'application/json')).split(
       ';',
     )[0] as string;
-    if (types.length > 0 && !fits(type, types)) report(`${where} content type ${type} is not declared`);
+    if (types.length > 0 && !fits(type, types, 'answer')) report(`${where} content type ${type} is not declared`);
     const body = JSON.parse(JSON.stringify(response.body)) as unknown;
     const result = answers.validateResponse(body, operation.operationId, response.status);
     for (const error of result.errors ?? []) report(`${where} ${error.instancePath || '/'} ${describe(error)}`);
