@@ -84,6 +84,10 @@ export interface RedisCloudState {
   nextError: { type: string; status?: string; bare?: boolean } | undefined;
   /** The next backup or import is handed over and then fails, with this text. */
   nextFailure: string | undefined;
+  /** The latest backup and import show nothing of one that is running. */
+  hideProgress: boolean;
+  /** How long a database stays pending after its import is reported as done, in ms. */
+  settleMs: number;
   /** Words in place of the usual ones of the latest backup and import. */
   backupWord: string | undefined;
   importWord: string | undefined;
@@ -232,7 +236,9 @@ export function redisCloudSimulator({ clock }: SimulatorOptions): RedisCloudSimu
     const latest = region?.lastBackup ?? database.lastBackup;
     const failure = state.nextFailure;
     state.nextFailure = undefined;
-    due.push({ at: times.startsAt, run: () => Object.assign(latest, { status: 'in-progress' }) });
+    if (!state.hideProgress) {
+      due.push({ at: times.startsAt, run: () => Object.assign(latest, { status: 'in-progress' }) });
+    }
     const endsAt = times.startsAt + BACKUP_MS;
     due.push({
       at: endsAt,
@@ -281,16 +287,16 @@ export function redisCloudSimulator({ clock }: SimulatorOptions): RedisCloudSimu
       at: times.startsAt,
       run: () => {
         database.status = 'pending';
-        Object.assign(database.lastImport, { status: 'importing', failureReason: undefined });
+        if (!state.hideProgress) Object.assign(database.lastImport, { status: 'importing', failureReason: undefined });
         // All data goes first, whatever becomes of the import.
         database.data.clear();
       },
     });
     const endsAt = times.startsAt + IMPORT_MS;
+    due.push({ at: endsAt + state.settleMs, run: () => Object.assign(database, { status: 'active' }) });
     due.push({
       at: endsAt,
       run: () => {
-        database.status = 'active';
         const at = new Date(endsAt).toISOString();
         if (failure !== undefined) {
           Object.assign(database.lastImport, { status: 'failed', at, failureReason: failure });
@@ -719,6 +725,8 @@ function sampleFleet(now: number): RedisCloudState {
     stuck: undefined,
     nextError: undefined,
     nextFailure: undefined,
+    hideProgress: false,
+    settleMs: 0,
     backupWord: undefined,
     importWord: undefined,
   };

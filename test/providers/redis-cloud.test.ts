@@ -348,10 +348,22 @@ describe('create-snapshot', () => {
   });
 
   it('is not fooled by the success of the backup before', async () => {
+    world.state.hideProgress = true;
     const context = world.context(ESSENTIALS, CARTS);
-    const before = database(51002101).lastBackup.at;
+    const before = String(database(51002101).lastBackup.at);
     const { output } = await drive(createSnapshot, context);
-    expect(output['created_at']).not.toBe(before);
+    expect(Date.parse(String(output['created_at']))).toBeGreaterThan(Date.parse(before));
+    expect([...world.state.files.keys()].some((uri) => uri.includes(String(output['created_at'])))).toBe(true);
+  });
+
+  it('does not take an old failure for its own, but believes one that stays', async () => {
+    world.state.hideProgress = true;
+    database(51002101).lastBackup = { status: 'failed', failureReason: 'old' };
+    expect((await drive(createSnapshot, world.context(ESSENTIALS, CARTS))).output['status']).toBe('available');
+    database(51002101).lastBackup = { status: 'failed', failureReason: 'old' };
+    world.state.nextFailure = 'again';
+    const error = await failure(drive(createSnapshot, world.context(ESSENTIALS, CARTS)));
+    expect(error.details).toMatchObject({ failure_reason: 'again' });
   });
 
   it('gives up after the limit when the account never gets to it', async () => {
@@ -471,6 +483,17 @@ describe('restore', () => {
     await drive(restore, context, { source_type: 'aws-s3', source_uri: String(uri) });
     expect(database(51002101).data.get('only:here')).toBe('today');
     expect(await statusOf(String(output['job_id']), context)).toMatchObject({ status: 'succeeded', usable: true });
+  });
+
+  it('is not over before the import is the new one and the database is active', async () => {
+    world.state.hideProgress = true;
+    world.state.settleMs = 90_000;
+    const context = world.context(ESSENTIALS, CARTS);
+    const { output, progress } = await drive(restore, context, LAST_GOOD);
+    expect(output['usable']).toBe(true);
+    expect(database(51002101)).toMatchObject({ status: 'active' });
+    expect(database(51002101).data.get('cart:1')).toBe('last week');
+    expect(progress).toContain('Waiting until the database is active');
   });
 
   it('loads every shard of a Pro database', async () => {
@@ -685,6 +708,27 @@ describe('get-restore-status', () => {
     });
     world.clock.advance(5000);
     expect(await statusOf(task, still)).toMatchObject({ status: 'succeeded', usable: true, target: '2101/carts' });
+  });
+
+  it('does not take the import before for this one, nor a pending database for a usable one', async () => {
+    world.clock.freeze();
+    world.state.hideProgress = true;
+    world.state.settleMs = 60_000;
+    const context = world.context(ESSENTIALS, CARTS);
+    const before = { ...database(51002101).lastImport };
+    const task_id = await begin(context);
+    await context.runtime.ledger.add('import', { task_id, before });
+    world.clock.advance(1000);
+    expect(await statusOf(task_id, context)).toMatchObject({ status: 'running' });
+    database(51002101).status = 'active';
+    const early = await statusOf(task_id, context);
+    expect(early).toMatchObject({ status: 'running', usable: false, provider: { import_status: 'success' } });
+    database(51002101).status = 'pending';
+    world.clock.advance(5000);
+    const loaded = await statusOf(task_id, context);
+    expect(loaded).toMatchObject({ status: 'running', usable: false, provider: { database_status: 'pending' } });
+    world.clock.advance(60_000);
+    expect(await statusOf(task_id, context)).toMatchObject({ status: 'succeeded', usable: true });
   });
 
   it('bears a task id that is unknown at first', async () => {
