@@ -20,9 +20,20 @@ export function shortId(operationId: string): string {
   return sha256(`holdfast ${operationId}`).slice(0, 10);
 }
 
-export const restoreName = (target: string, id: string): string => suffixed(target, `_restore_${id}`);
-export const beforeName = (target: string, id: string): string => suffixed(target, `_before_${id}`);
-export const verifyName = (id: string): string => `holdfast_verify_${id}`;
+/** Names the database that a restore fills. */
+export function restoreName(target: string, id: string): string {
+  return suffixed(target, `_restore_${id}`);
+}
+
+/** Names the old database after a restore in its place. */
+export function beforeName(target: string, id: string): string {
+  return suffixed(target, `_before_${id}`);
+}
+
+/** Names the scratch database of a verification. */
+export function verifyName(id: string): string {
+  return `holdfast_verify_${id}`;
+}
 
 /** The connection for work on a database from outside it: creating, renaming and dropping cannot be done from within. */
 export function maintenanceOf(connection: Connection, maintenance: string, target: string): Connection {

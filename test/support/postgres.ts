@@ -1,9 +1,14 @@
-import { mkdtemp } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, type SuiteFactory } from 'vitest';
-import { type Connection, type Session, withSession } from '../../src/postgres/connection.ts';
+import { describe, it } from 'vitest';
+import type { HoldfastError } from '../../src/core/errors.ts';
+import type { JsonObject } from '../../src/core/json.ts';
+import type { Call, ConfirmationDetails } from '../../src/engine/api.ts';
+import { type Connection, withSession } from '../../src/postgres/connection.ts';
 import { findServerBinaries, type PrivateServer, startPrivateServer } from '../../src/postgres/private-server.ts';
+import * as postgresqlTools from '../../tools/postgresql.ts';
+import { ANA, BOSS, type Harness, startHarness } from './harness.ts';
 
 const missing = await findServerBinaries().then(
   () => undefined,
@@ -12,19 +17,13 @@ const missing = await findServerBinaries().then(
 const required = process.env['CI'] !== undefined || process.env['HOLDFAST_REQUIRE_PG'] === '1';
 
 /** A suite that needs a PostgreSQL server: fails without one where that is required, else says in its name that it is skipped. */
-export function describePostgres(name: string, suite: SuiteFactory): void {
-  if (missing !== undefined && required) {
-    describe(name, ({ it }: never) => {
-      (it as (title: string, test: () => void) => void)(
-        'needs PostgreSQL, which CI or HOLDFAST_REQUIRE_PG=1 requires',
-        () => {
-          throw new Error(missing);
-        },
-      );
+export function describePostgres(name: string, suite: () => void): void {
+  if (missing === undefined) describe(name, suite);
+  else if (required) {
+    it(`${name}: needs PostgreSQL, which CI or HOLDFAST_REQUIRE_PG=1 requires`, () => {
+      throw new Error(missing);
     });
-    return;
-  }
-  describe.skipIf(missing !== undefined)(missing === undefined ? name : `${name} (skipped: ${missing})`, suite);
+  } else describe.skip(`${name} (skipped: ${missing})`, suite);
 }
 
 /** Starts a private server in a fresh directory; `stop` removes it. */
@@ -40,9 +39,9 @@ export async function sql(connection: Connection, database: string, ...statement
   });
 }
 
-/** Reads one column of a query. */
+/** Reads the first column of a query. */
 export async function values(connection: Connection, database: string, query: string): Promise<string[]> {
-  return withSession({ ...connection, database }, undefined, async (session: Session) => {
+  return withSession({ ...connection, database }, undefined, async (session) => {
     await session.query('RESET search_path');
     return (await session.query<Record<string, unknown>>(query)).map((row) => String(Object.values(row)[0]));
   });
@@ -53,6 +52,118 @@ export function databases(connection: Connection): Promise<string[]> {
   return values(
     connection,
     'postgres',
-    "SELECT datname FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1') ORDER BY 1",
+    "SELECT datname FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1') ORDER BY datname COLLATE \"C\"",
   );
+}
+
+/** A database with something of everything that dumps and comparisons have stumbled over. */
+export const SHOP = [
+  "CREATE TYPE mood AS ENUM ('sad', 'ok', 'it''s fine')",
+  'CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text, data jsonb, at timestamptz DEFAULT now(), amount numeric(10,2), mood mood, doubled numeric GENERATED ALWAYS AS (amount * 2) STORED)',
+  `INSERT INTO orders (note, data, amount, mood) SELECT 'note ' || i, jsonb_build_object('i', i), i / 7.0, 'ok' FROM generate_series(1, 3000) i`,
+  // After a restore the columns of the child stand in another order.
+  'CREATE TABLE parent (a int)',
+  'CREATE TABLE child (b int) INHERITS (parent)',
+  'ALTER TABLE parent ADD COLUMN x int DEFAULT 7',
+  'INSERT INTO child (a, b, x) VALUES (1, 2, 3)',
+  'CREATE TABLE parts (id int, day date) PARTITION BY RANGE (day)',
+  "CREATE TABLE parts_2026 PARTITION OF parts FOR VALUES FROM ('2026-01-01') TO ('2027-01-01')",
+  "INSERT INTO parts SELECT i, '2026-06-01' FROM generate_series(1, 10) i",
+  'CREATE TABLE no_columns ()',
+  'INSERT INTO no_columns DEFAULT VALUES',
+  // PostgreSQL writes this check differently once it has been restored.
+  `CREATE TABLE checked (kind varchar(10) CHECK (kind IN ('a', 'b')), p point, j json, f float8 DEFAULT 0.1 + 0.2)`,
+  `INSERT INTO checked VALUES ('a', '(1,2)', '{"k" : 1}', 0.1), ('a', '(1,2)', '{"k" : 1}', 0.1)`,
+  `CREATE SCHEMA "Weird ""schema"""`,
+  `CREATE TABLE "Weird ""schema"""."a=b -- 'x' ünï" ("col ""umn" text, a text)`,
+  `INSERT INTO "Weird ""schema"""."a=b -- 'x' ünï" VALUES (E'tab\\there', 'ü'), (NULL, NULL)`,
+  `CREATE FUNCTION tricky() RETURNS text LANGUAGE sql AS $$\n-- a comment in a body\nSELECT 'GRANT nothing'\n$$`,
+  'CREATE MATERIALIZED VIEW totals AS SELECT count(*) AS orders FROM orders',
+  'CREATE SEQUENCE tickets INCREMENT -5 MAXVALUE 100 MINVALUE -1000 START 50',
+  `SELECT nextval('tickets'), nextval('tickets')`,
+  `SELECT lo_from_bytea(0, 'a large object')`,
+];
+
+export interface PostgresHarness extends Harness {
+  readonly storage: string;
+  /** Makes a call and gives what came of it: the operation's result or the action's output. */
+  call(action: string, input?: JsonObject, extra?: Partial<Call>): Promise<Record<string, never>>;
+  /** Makes a call that must fail, and gives the error. */
+  fails(action: string, input?: JsonObject, extra?: Partial<Call>): Promise<HoldfastError>;
+  /** Makes a guarded call, has a person approve it, and makes it again. */
+  approved(action: string, input?: JsonObject): Promise<Record<string, never>>;
+  /** The same for a call that must fail after it was approved. */
+  approvedFails(action: string, input?: JsonObject): Promise<HoldfastError>;
+}
+
+export interface PostgresHarnessOptions {
+  readonly connection: Connection;
+  readonly database: string;
+  readonly parameters?: JsonObject;
+  readonly secrets?: Record<string, string>;
+  readonly storage?: string;
+  readonly stateDirectory?: string;
+}
+
+/** An engine with one PostgreSQL entity, `app/shop`. */
+export async function startPostgresHarness(options: PostgresHarnessOptions): Promise<PostgresHarness> {
+  const { connection } = options;
+  const storage = options.storage ?? (await mkdtemp(join(tmpdir(), 'hf-store-')));
+  const harness = await startHarness({
+    modules: { postgresql: postgresqlTools },
+    ...(options.stateDirectory === undefined ? {} : { stateDirectory: options.stateDirectory }),
+    entities: [
+      {
+        key: 'app/shop',
+        defines: 'postgresql/server',
+        parameters: {
+          host: connection.host,
+          port: connection.port,
+          user: connection.user,
+          password: '${env:PG_PASSWORD}',
+          database: options.database,
+          storage: { type: 'local', path: storage },
+          encryption: 'none',
+          verify_on_source: true,
+          ...options.parameters,
+        },
+      },
+    ],
+    secrets: { PG_PASSWORD: connection.password ?? '', ...options.secrets },
+  });
+  const { engine } = harness;
+  const made = async (call: Partial<Call>, action: string, input: JsonObject): Promise<Record<string, never>> => {
+    const outcome = await engine.call({ principal: ANA, entity: 'app/shop', action, input, wait: 'end', ...call });
+    return (
+      outcome.kind === 'operation' ? outcome.operation.result : (outcome as { output?: unknown }).output
+    ) as never;
+  };
+  const fails = async (action: string, input: JsonObject = {}, extra: Partial<Call> = {}): Promise<HoldfastError> => {
+    try {
+      const result = await made(extra, action, input);
+      throw new Error(`${action} should have failed and gave ${JSON.stringify(result)}`);
+    } catch (cause) {
+      if ((cause as Error).name !== 'HoldfastError') throw cause;
+      return cause as HoldfastError;
+    }
+  };
+  const approve = async (action: string, input: JsonObject): Promise<Partial<Call>> => {
+    const refusal = await fails(action, input);
+    if (refusal.code !== 'CONFIRMATION_REQUIRED') throw refusal;
+    const { confirmation, plan } = refusal.details as unknown as ConfirmationDetails;
+    await engine.approve({ confirmation: confirmation.id, by: BOSS, via: 'terminal', typedTarget: plan.target });
+    return { token: confirmation.token };
+  };
+  return {
+    ...harness,
+    storage,
+    call: (action, input = {}, extra = {}) => made(extra, action, input),
+    fails,
+    approved: async (action, input = {}) => made(await approve(action, input), action, input),
+    approvedFails: async (action, input = {}) => fails(action, input, await approve(action, input)),
+    close: async () => {
+      await harness.close();
+      if (options.storage === undefined) await rm(storage, { recursive: true, force: true });
+    },
+  };
 }
