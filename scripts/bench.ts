@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -13,6 +13,8 @@ import { BUNDLE } from './bundle.ts';
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const quick = process.argv.includes('--quick');
 const scratch = mkdtempSync(join(tmpdir(), 'holdfast-bench-'));
+// PostgreSQL runs as another account where this runs as root, and must get to its folder.
+chmodSync(scratch, 0o755);
 const report = new Report();
 
 try {
