@@ -54,18 +54,22 @@ export interface Task {
   readonly error: { readonly type: string; readonly status: number | undefined } | undefined;
 }
 
+/** Gives a text that is not empty; undefined for anything else. */
 export function textOf(value: unknown): string | undefined {
   return typeof value === 'string' && value !== '' ? value : undefined;
 }
 
+/** Gives a finite number; undefined for anything else. */
 export function numberOf(value: unknown): number | undefined {
   return typeof value === 'number' && Number.isFinite(value) ? value : undefined;
 }
 
+/** Gives a boolean; undefined for anything else. */
 export function booleanOf(value: unknown): boolean | undefined {
   return typeof value === 'boolean' ? value : undefined;
 }
 
+/** Gives the objects of a list; an empty one for anything else. */
 export function listOf(value: unknown): Wire[] {
   return Array.isArray(value) ? value.filter(isObject) : [];
 }

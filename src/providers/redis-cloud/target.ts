@@ -16,6 +16,7 @@ export interface Target {
   readonly database: Database;
 }
 
+/** Gives the tier whose paths an entity's calls take. */
 export function tierOf(entity: EntityBase): Tier {
   return entity.defines === PRO_DATABASE ? 'pro' : 'essentials';
 }

@@ -67,6 +67,7 @@ export function handleFor(address: Address, extra: JsonObject): JsonObject {
   return { tier: address.tier, subscription_id: address.subscription, database_id: address.database, ...extra };
 }
 
+/** Gives the address out of a stored handle. */
 export function addressOf(handle: JsonObject): Address {
   return {
     tier: handle['tier'] === 'pro' ? 'pro' : 'essentials',
@@ -75,6 +76,7 @@ export function addressOf(handle: JsonObject): Address {
   };
 }
 
+/** Gives an attempt as it is stored, to tell a later one from it. */
 export function toJson(attempt: Attempt): JsonObject {
   return { status: attempt.status, at: attempt.at };
 }
