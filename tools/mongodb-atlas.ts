@@ -189,7 +189,7 @@ export const getRestoreStatus = defineAction({
   output: RestoreJob,
   errors: [...REACH, 'INVALID_PARAMETER'],
   source: 'Atlas Admin API v2: getGroupClusterBackupRestoreJob, getGroupFlexClusterBackupRestoreJob',
-  example: { job_id: '64f0a1b2c3d4e5f607182901' },
+  example: { job_id: '6a300000a1b2c3d4e5f60001' },
   run: (context, { job_id }) => restoreStatus(context, job_id),
 });
 

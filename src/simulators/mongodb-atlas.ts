@@ -91,6 +91,7 @@ export type AtlasSimulator = Simulator & { readonly state: AtlasState };
 const PROJECT = '64f0a1b2c3d4e5f607182930';
 const DRILLS = '64f0a1b2c3d4e5f607182931';
 const ORGANISATION = '64f0a1b2c3d4e5f60718292f';
+const DRILL_JOB = '6a300000a1b2c3d4e5f60001';
 const DAY = 86_400_000;
 const HOUR = 3_600_000;
 const TOKEN_SECONDS = 3600;
@@ -221,6 +222,20 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
   addSnapshot(shop, DAY, { frequency: 'weekly', expiresAt: started + 27 * DAY });
   addSnapshot(shop, 5 * HOUR, { onDemand: true, description: 'before the October release', bytes: 4_404_019_200 });
   const drill = addCluster('drill-target', { protected: false });
+  // A drill of long ago, under an id that documentation can name.
+  const drilledAt = Number.parseInt(DRILL_JOB.slice(0, 8), 16) * 1000;
+  state.jobs.push({
+    id: DRILL_JOB,
+    source: shop,
+    deliveryType: 'automated',
+    snapshotId: '6a2f0000a1b2c3d4e5f60001',
+    targetProject: drill.project,
+    targetCluster: drill.name,
+    beganAt: drilledAt,
+    endsAt: drilledAt + 9 * 60_000,
+    outcome: 'succeeds',
+    applied: true,
+  });
   addSnapshot(drill, 20 * HOUR, { bytes: 1_048_576 });
   const sharded = addCluster('orders-sharded', { size: 'M30', shards: 2, pitr: true, disk: 40 });
   sharded.history = [{ at: 0, content: { orders: { lines: 9_200_000 } } }];

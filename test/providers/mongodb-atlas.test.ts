@@ -702,7 +702,8 @@ describe('Atlas restore jobs', () => {
         .reverse(),
     );
     const rest = await atlas.read<{ jobs: RestoreJob[] }>(tools.listRestoreJobs, { cursor: next_cursor }, context);
-    expect(rest.jobs).toHaveLength(1);
+    expect(rest.jobs.map(({ job_id }) => job_id).at(-1)).toBe('6a300000a1b2c3d4e5f60001');
+    expect(rest.jobs).toHaveLength(2);
     const job = await atlas.read<RestoreJob>(tools.getRestoreStatus, { job_id: jobs[0]!.job_id }, context);
     expect(job).toMatchObject({ status: 'succeeded', usable: true, target: `${PROJECT}/drill-target` });
     state().cluster('drill-target').paused = true;
@@ -1036,7 +1037,7 @@ describe('Atlas under faults', () => {
       expect(recovery).toMatchObject(
         arrived ? { state: 'done', result: { job_id: state().jobs.at(-1)!.id } } : { state: 'not_begun' },
       );
-      expect(state().jobs).toHaveLength(arrived ? 2 : 1);
+      expect(state().jobs).toHaveLength(arrived ? 3 : 2);
       expect(writes()).toEqual(['POST restoreJobs', 'POST restoreJobs']);
     },
   );
@@ -1092,7 +1093,7 @@ describe('Atlas under faults', () => {
     expect(await atlas.step(tools.restore, 'restore', input, plan, context, left)).toMatchObject({
       job_id: expect.any(String),
     });
-    left.results['restore'] = { job_id: state().jobs[0]!.id };
+    left.results['restore'] = { job_id: state().jobs.at(-1)!.id };
     const error = await failure(atlas.step(tools.restore, 'wait', input, plan, context, left));
     expect(error.code).toBe('INSUFFICIENT_PERMISSIONS');
     expect(error.hint).toMatch(/Project Backup Manager/);

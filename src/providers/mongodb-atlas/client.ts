@@ -65,6 +65,19 @@ export function isCode(cause: unknown, ...codes: string[]): cause is HoldfastErr
   return cause instanceof HoldfastError && (codes.includes(cause.code) || codes.includes(cause.provider?.code ?? ''));
 }
 
+/** Gives undefined in place of an error that carries one of these codes. */
+export async function unless<T>(work: Promise<T>, ...codes: string[]): Promise<T | undefined> {
+  try {
+    return await work;
+  } catch (cause) {
+    if (isCode(cause, ...codes)) return undefined;
+    throw cause;
+  }
+}
+
+/** What leaves a detail of a plan unknown instead of stopping it. */
+const HIDDEN = ['INSUFFICIENT_PERMISSIONS', 'RESOURCE_NOT_FOUND', 'CLUSTER_TIER_NOT_SUPPORTED'];
+
 /** The Atlas Admin API v2 for one cluster, as far as backups need it. */
 export class AtlasClient {
   /** The cluster that the entity names. */
@@ -120,7 +133,7 @@ export class AtlasClient {
   /** Gives a project's name, or undefined where the credential may not read it. */
   async projectName(project: string, signal: AbortSignal): Promise<string | undefined> {
     const call: Call = { subject: 'project', role: 'Project Read Only', signal };
-    const wire = await this.#unlessDenied(this.#get(`/groups/${project}`, call));
+    const wire = await unless(this.#get(`/groups/${project}`, call), ...HIDDEN);
     return typeof wire?.['name'] === 'string' ? cleanText(wire['name'], 64) : undefined;
   }
 
@@ -186,15 +199,15 @@ export class AtlasClient {
     if (deployment.kind !== 'dedicated') return undefined;
     const path = `${this.#cluster(deployment)}/backup/snapshots/${objectId(id, 'snapshot_id')}/databases`;
     const call: Call = { subject: 'snapshot', role: 'Project Backup Manager', signal };
-    try {
-      return (await this.#pages(path, call)).map((wire) => cleanText(wire['name'], 64));
-    } catch (cause) {
-      // A missing right, or a kind of snapshot that Atlas does not look into: the plan then says "not inspected".
-      if (isCode(cause, 'INSUFFICIENT_PERMISSIONS', 'SNAPSHOT_NOT_FOUND', 'INVALID_PARAMETER', 'NOT_SUPPORTED')) {
-        return undefined;
-      }
-      throw cause;
-    }
+    // A missing right, or a kind of snapshot that Atlas does not look into: the plan then says "not inspected".
+    const found = await unless(
+      this.#pages(path, call),
+      'INSUFFICIENT_PERMISSIONS',
+      'SNAPSHOT_NOT_FOUND',
+      'INVALID_PARAMETER',
+      'NOT_SUPPORTED',
+    );
+    return found?.map((wire) => cleanText(wire['name'], 64));
   }
 
   /** Starts an on-demand snapshot of a dedicated cluster. Sent once. */
@@ -270,7 +283,7 @@ export class AtlasClient {
       signal,
     };
     const path = `/groups/${ref.project}/dbAccessHistory/clusters/${encodeURIComponent(ref.cluster)}`;
-    const wire = await this.#unlessDenied(this.#get(path, call));
+    const wire = await unless(this.#get(path, call), ...HIDDEN);
     if (wire === undefined) return undefined;
     const logs = Array.isArray(wire['accessLogs']) ? wire['accessLogs'].filter(isObject) : [];
     return [...new Set(logs.map((log) => cleanText(`${String(log['username'])}@${String(log['ipAddress'])}`, 100)))];
@@ -287,16 +300,6 @@ export class AtlasClient {
   /** One sharded snapshot answers under a singular path, their list under a plural one. */
   #snapshotPath(ref: ClusterRef, sharded: boolean, id: string): string {
     return `${this.#cluster(ref)}/backup/snapshots/${sharded ? 'shardedCluster/' : ''}${id}`;
-  }
-
-  async #unlessDenied<T>(work: Promise<T>): Promise<T | undefined> {
-    try {
-      return await work;
-    } catch (cause) {
-      if (isCode(cause, 'INSUFFICIENT_PERMISSIONS', 'RESOURCE_NOT_FOUND', 'CLUSTER_TIER_NOT_SUPPORTED'))
-        return undefined;
-      throw cause;
-    }
   }
 
   async #pages(path: string, call: Call): Promise<Wire[]> {

@@ -4,7 +4,7 @@ import type { Recovery, StepContext } from '../../core/operation.ts';
 import { type Alternative, compareFacts, type Plan, type PlanDraft } from '../../core/plan.ts';
 import type { JobStatus, RestoreJob } from '../../core/schemas.ts';
 import { formatDuration, parseInstant } from '../../core/time.ts';
-import { type AtlasClient, clusterName, isCode, objectId } from './client.ts';
+import { type AtlasClient, clusterName, objectId, unless } from './client.ts';
 import { follow, restorePace, snapshotPace } from './follow.ts';
 import {
   type AtlasJob,
@@ -172,7 +172,7 @@ export async function planRestore(context: AtlasContext, input: RestoreInput): P
   } else {
     moment = new Date(origin.at_seconds * 1000).toISOString();
     await assertInWindow(client, source, all, origin.at_seconds, now, signal);
-    from = `'${source.cluster}' as it was at ${moment}`;
+    from = `point in time ${moment}`;
     sourceFacts = { restore_timestamp: moment };
   }
   assertFits(source, target, snapshot);
@@ -189,7 +189,7 @@ export async function planRestore(context: AtlasContext, input: RestoreInput): P
     target.kind === 'dedicated'
       ? client.recentClients(target, new Date(now.getTime() - CLIENT_WINDOW_MS), now, signal)
       : undefined,
-    inPlace ? unlessDenied(client.clusters(target.project, signal)) : undefined,
+    inPlace ? unless(client.clusters(target.project, signal), 'INSUFFICIENT_PERMISSIONS') : undefined,
   ]);
   const newer = all.filter(({ restorable, created_at }) => restorable && (created_at ?? '') > (moment ?? ''));
   const ago = moment === undefined ? undefined : formatDuration((now.getTime() - new Date(moment).getTime()) / 1000);
@@ -460,7 +460,7 @@ async function startRestore(
   }
   if ('snapshot_id' in origin) await checkedSnapshot(client, source, origin.snapshot_id, signal);
   // What the list holds now tells a job of ours from older ones, should the answer be lost.
-  const jobs = await unlessDenied(client.jobs(source, signal));
+  const jobs = await unless(client.jobs(source, signal), 'INSUFFICIENT_PERMISSIONS');
   const busy = jobs?.find((job) => isOver(job.status) === false && hasTarget(job, target));
   if (busy !== undefined) {
     throw new HoldfastError('INVALID_STATE', `another restore onto '${target.cluster}' is running`, {
@@ -540,8 +540,9 @@ export async function restoreStatus({ client, signal }: AtlasContext, id: string
   const job = await client.job(source, id, signal);
   const { target_cluster, target_project_id } = job.provider;
   if (job.status !== 'succeeded' || target_cluster === undefined) return job;
-  const target = await unlessDenied(
+  const target = await unless(
     client.deployment({ project: target_project_id ?? source.project, cluster: target_cluster }, signal),
+    'INSUFFICIENT_PERMISSIONS',
   );
   if (target === undefined) return job;
   return {
@@ -549,13 +550,4 @@ export async function restoreStatus({ client, signal }: AtlasContext, id: string
     usable: target.state === 'IDLE' && !target.paused,
     provider: { ...job.provider, target_state: target.paused ? 'PAUSED' : target.state },
   };
-}
-
-async function unlessDenied<T>(work: Promise<T>): Promise<T | undefined> {
-  try {
-    return await work;
-  } catch (cause) {
-    if (isCode(cause, 'INSUFFICIENT_PERMISSIONS')) return undefined;
-    throw cause;
-  }
 }

@@ -4,7 +4,7 @@ import type { Recovery, Step, StepContext } from '../../core/operation.ts';
 import type { PlanDraft } from '../../core/plan.ts';
 import type { ProviderContext } from '../../core/provider.ts';
 import { formatBytes } from '../../core/time.ts';
-import { type AtlasClient, isCode } from './client.ts';
+import { type AtlasClient, isCode, unless } from './client.ts';
 import { follow, snapshotPace } from './follow.ts';
 import { type AtlasSnapshot, type ClusterRef, type Deployment, tierError } from './map.ts';
 import type { AtlasEntity } from './provider.ts';
@@ -176,7 +176,7 @@ export async function planDeletion(context: AtlasContext, id: string): Promise<P
   const newest = others[0];
   const copies = snapshot.provider.copy_regions?.length ?? 0;
   const size = snapshot.size_bytes === undefined ? '' : `, ${formatBytes(snapshot.size_bytes)}`;
-  const jobs = await unlessDenied(client.jobs(deployment, signal));
+  const jobs = await unless(client.jobs(deployment, signal), 'INSUFFICIENT_PERMISSIONS', 'RESOURCE_NOT_FOUND');
   const inUse = jobs?.some((job) => job.status === 'running' && job.provider.snapshot_id === id) ?? false;
   return {
     target: `${deployment.cluster}/${id}`,
@@ -240,15 +240,6 @@ export async function deleteSnapshot({ client, signal }: AtlasContext, id: strin
     } catch (lookedUp) {
       if (isCode(lookedUp, 'SNAPSHOT_NOT_FOUND')) return;
     }
-    throw cause;
-  }
-}
-
-async function unlessDenied<T>(work: Promise<T>): Promise<T | undefined> {
-  try {
-    return await work;
-  } catch (cause) {
-    if (isCode(cause, 'INSUFFICIENT_PERMISSIONS', 'RESOURCE_NOT_FOUND')) return undefined;
     throw cause;
   }
 }

@@ -1,4 +1,4 @@
-import { type AtlasClient, isCode } from './client.ts';
+import { type AtlasClient, unless } from './client.ts';
 import type { AtlasSchedule, AtlasSnapshot, Deployment } from './map.ts';
 
 /** The moments that a point-in-time restore can go back to. */
@@ -36,10 +36,5 @@ export async function scheduleOf(
   deployment: Deployment,
   signal: AbortSignal,
 ): Promise<AtlasSchedule | undefined> {
-  try {
-    return await client.schedule(deployment, signal);
-  } catch (cause) {
-    if (isCode(cause, 'BACKUP_NOT_FOUND')) return undefined;
-    throw cause;
-  }
+  return unless(client.schedule(deployment, signal), 'BACKUP_NOT_FOUND');
 }
