@@ -129,6 +129,25 @@ describe('the list of the sandbox fleet', () => {
   });
 });
 
+describe('a large fleet', () => {
+  it('is not enumerated in every tool, and an invented entity is refused all the same', async () => {
+    const entities = Array.from({ length: 26 }, (_, at) => ({
+      key: `fleet/db-${at}`,
+      defines: 'gcp/cloud-sql-instance',
+      parameters: { project: 'p', name: `db-${at}` },
+    }));
+    const large = await startHarness({ modules, entities });
+    const tool = toolsOf(large.engine).find(({ action }) => action.name === 'list-snapshots');
+    await large.close();
+    expect(tool?.inputSchema.properties['entity']).toEqual({
+      type: 'string',
+      description: 'See backup_list_databases',
+    });
+    expect(tool?.entities?.size).toBe(26);
+    expect(tool?.entities?.has('fleet/db-26')).toBe(false);
+  });
+});
+
 describe('listed schemas', () => {
   it('keep what a model needs and drop what the engine checks anyway', () => {
     const input = z.strictObject({

@@ -16,7 +16,7 @@ import { isObject, type JsonObject } from '../../core/json.ts';
 import type { Progress } from '../../core/operation.ts';
 import type { Principal } from '../../core/principal.ts';
 import type { Log } from '../../core/runtime.ts';
-import { didYouMean } from '../../core/text.ts';
+import { cleanText, didYouMean } from '../../core/text.ts';
 import type { ConfirmationDetails, Engine, Outcome } from '../../engine/api.ts';
 import { carriedBy, confirmationOf, type RenderOptions, renderError, renderOutcome, renderPlan } from '../render.ts';
 import { type Tool, writeCall } from './tools.ts';
@@ -86,7 +86,7 @@ function readArguments(tool: Tool, args: JsonObject): { entity?: string; token?:
   }
   // Without this check the engine would run the action of the same name that another provider has.
   if (!tool.entities.has(entity)) {
-    throw new HoldfastError('ENTITY_NOT_FOUND', `${tool.name} has no entity '${entity.slice(0, 80)}'`, {
+    throw new HoldfastError('ENTITY_NOT_FOUND', `${tool.name} has no entity '${cleanText(entity, 80)}'`, {
       hint: `${didYouMean(entity, tool.entities)} backup_list_databases shows every entity.`.trim(),
     });
   }

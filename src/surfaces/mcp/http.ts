@@ -31,8 +31,6 @@ export interface HttpOptions {
   readonly bodyLimit?: number | undefined;
   /** Milliseconds that requests get to end by themselves at close; 5 seconds when left out. */
   readonly closeGraceMs?: number | undefined;
-  /** Answers what is neither `/mcp` nor `/healthz`; gives false for what it does not know. */
-  readonly other?: ((request: IncomingMessage, response: ServerResponse) => boolean) | undefined;
 }
 
 export interface HttpSurface {
@@ -133,7 +131,7 @@ export async function serveHttp(factory: McpServerFactory, options: HttpOptions)
       });
       return;
     }
-    if (options.other?.(request, response) !== true) refuse(response, 404, 'there is nothing here; MCP is at /mcp');
+    refuse(response, 404, 'there is nothing here; MCP is at /mcp');
   });
   await new Promise<void>((resolve, reject) => {
     server.once('error', (cause: NodeJS.ErrnoException) => {
