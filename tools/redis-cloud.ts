@@ -396,10 +396,15 @@ export const listSnapshots = defineAction({
   },
 });
 
+// Whatever is given here is masked wherever it stands from then on, so a mere word must not pass.
+const SourceUri = z
+  .string()
+  .refine((uri) => /^[a-z0-9]+:\/\/.{4,}/i.test(uri), 'write a complete URI, s3://bucket/path/file.rdb.gz');
+
 const RestoreInput = z.object({
   source_type: z.enum(SOURCE_TYPES),
   source_uri: z
-    .union([z.string(), z.array(z.string()).min(1).max(200)])
+    .union([SourceUri, z.array(SourceUri).min(1).max(200)])
     .meta({ secret: true })
     .describe('Every file of the backup, one for each shard'),
   safety_snapshot: z.boolean().optional(),

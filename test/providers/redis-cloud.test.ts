@@ -672,6 +672,12 @@ describe('sources', () => {
     expect(JSON.stringify(error.toJson())).not.toContain('canary');
   });
 
+  it('refuses a mere word, which would be masked everywhere from then on', () => {
+    for (const source_uri of ['Redis', 'status', ['s3://bucket/a.rdb', 'error'], []]) {
+      expect(restore.input.safeParse({ source_type: 'aws-s3', source_uri }).success).toBe(false);
+    }
+  });
+
   it('masks credentials in every form', () => {
     expect(maskUri('ftp://u:p@h/x abs://:K/E+Y==@a/c redis://:p@h:1 https://h/f?sig=s s3://b/k')).toBe(
       'ftp://***@h/x abs://***@a/c redis://***@h:1 https://h/f?*** s3://b/k',
