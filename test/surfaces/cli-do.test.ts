@@ -141,7 +141,8 @@ describe('the call of do', () => {
     });
     expect(status).toBe(0);
     expect(out).toContain('Operation op_1: running');
-    expect(err).toContain("holdfast --state-dir 'my state' --sandbox-port 9400 operations op_1 --wait");
+    expect(err).toBe('');
+    expect(out).toContain("Next: holdfast --state-dir 'my state' --sandbox-port 9400 operations op_1 --wait");
   });
 
   it.each([

@@ -129,7 +129,8 @@ async function askPassphrase(cli: Cli): Promise<string> {
 async function answer(cli: Cli, read: () => Promise<string | undefined>): Promise<string | undefined> {
   const typed = await read().catch((cause: unknown) => {
     cli.terminal.note('');
-    throw asHoldfastError(cause);
+    const error = asHoldfastError(cause);
+    throw error.code === 'CANCELLED' ? stopped() : error;
   });
   // The end of the input leaves the cursor behind the question.
   if (typed === undefined) cli.terminal.note('');

@@ -192,12 +192,8 @@ function printOutcome(cli: Cli, outcome: Outcome, sandbox: boolean): void {
   const { terminal } = cli;
   terminal.text(renderOutcome(withUndoCommand(cli, outcome), renderOptions(cli)));
   if (sandbox) terminal.line(styled('dim', '[sandbox] Simulators answered; nothing real was read or changed.'));
-  if (outcome.kind === 'operation' && isOpen(outcome.operation)) {
-    const id = outcome.operation.operation_id;
-    terminal.note(
-      cli.deps.signal.aborted ? styled('yellow', 'Left, not stopped: ') : '',
-      `the work goes on without this command. Follow it: ${programName(cli)} operations ${id} --wait`,
-    );
+  if (outcome.kind === 'operation' && isOpen(outcome.operation) && cli.deps.signal.aborted) {
+    terminal.note(styled('yellow', 'Left, not stopped: the work goes on without this command.'));
   }
 }
 

@@ -67,11 +67,15 @@ async function listOperations(cli: Cli, engine: Engine): Promise<number> {
     action: operation.action,
     entity: operation.entity,
     target: operation.target,
-    started: operation.started_at,
-    ended: operation.ended_at,
+    started: toSeconds(operation.started_at),
+    ended: toSeconds(operation.ended_at),
   }));
   cli.terminal.text(rows.length === 0 ? 'No operation yet.' : renderTable(rows, renderOptions(cli)));
   return EXIT.ok;
+}
+
+function toSeconds(timestamp: string | undefined): string | undefined {
+  return timestamp?.replace(/\.\d+Z$/, 'Z');
 }
 
 async function show(cli: Cli, engine: Engine, id: string): Promise<number> {

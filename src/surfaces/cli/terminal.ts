@@ -77,7 +77,8 @@ export class Terminal {
 
   /** Characters that fit on a line of standard output. */
   get width(): number {
-    return this.#out.isTTY === true ? (this.#out.columns ?? 80) : 160;
+    // A terminal that does not know its size says 0.
+    return this.#out.isTTY === true ? this.#out.columns || 80 : 160;
   }
 
   /** Writes one line to standard output. */
@@ -117,7 +118,7 @@ export class Terminal {
   /** Shows one line on the terminal that the next one replaces. */
   status(text: string): void {
     if (!this.interactive) return;
-    const room = Math.max(20, (this.#err.columns ?? 80) - 1);
+    const room = Math.max(20, (this.#err.columns || 80) - 1);
     const points = [...printable(text).replace(/[\n\t]+/g, ' ')];
     const shown = points.length <= room ? points.join('') : `${points.slice(0, room - 1).join('')}…`;
     this.#err.write(`\r\u001b[2K${shown}`);
