@@ -3,6 +3,7 @@ import type { EntityBase, EntityType } from '../core/provider.ts';
 import { isSecretName } from '../core/secret-name.ts';
 import { type LocalFault, secretFault, unknownKey } from './faults.ts';
 import type { Environment } from './references.ts';
+import { childSchema, knownKeys } from './schema-walk.ts';
 import { EntityBaseInput } from './sections.ts';
 import type { Position } from './source.ts';
 import { inspectWritten, isExpression, type LocatedReference, resolveWritten, type Written } from './written.ts';
@@ -49,6 +50,12 @@ export const GUIDE_BLOCKS = [
 ] as const;
 
 const COMMON = Object.keys(EntityBaseInput.shape);
+
+/** Tells whether a type's parameter `storage` takes a store, so that it may name one of the section `storage` instead. */
+export function takesStore(type: EntityType): boolean {
+  const schema = childSchema(type.schema, 'storage');
+  return schema !== undefined && knownKeys(schema)?.includes('type') === true;
+}
 
 /** Checks one entity's declaration; whatever is wrong with it is among the faults. */
 export function declareEntity(

@@ -2,6 +2,7 @@ import { stringify } from 'yaml';
 import { z } from 'zod';
 import { isObject, type JsonObject } from '../core/json.ts';
 import type { EntityTypes } from './entities.ts';
+import { RESERVED } from './load.ts';
 
 const WIDTH = 60;
 
@@ -12,7 +13,8 @@ const WIDTH = 60;
 export function renderExample(entityTypes: EntityTypes): string {
   const names = new Set<string>();
   const entities = Object.entries(entityTypes).map(([defines, { type }]) => {
-    const name = unusedName(String(type.sandbox?.name ?? defines.split('/').at(-1)), names);
+    const short = type.sandbox?.name ?? defines.slice(defines.lastIndexOf('/') + 1);
+    const name = unusedName(RESERVED.includes(short) ? defines.replaceAll('/', '-') : short, names);
     const { defines: _, ...parameters } = type.example;
     return `# ${type.title}\n${name}:\n  defines: ${defines}\n${indent(commented(parameters, type.schema.shape))}`;
   });
@@ -89,7 +91,7 @@ server:
   #     sha256: <output of: printf %s "$TOKEN" | sha256sum>
   #     roles: [viewer, operator]
 
-# Where Holdfast keeps the PostgreSQL backups that it takes itself.
+# Where Holdfast keeps the PostgreSQL backups that it takes itself; an entity names one with storage: main.
 storage:
   main:
     type: local

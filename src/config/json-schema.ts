@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { isObject, type JsonObject, type JsonValue } from '../core/json.ts';
-import { type EntityTypes, GUIDE_BLOCKS } from './entities.ts';
+import { type EntityTypes, GUIDE_BLOCKS, takesStore } from './entities.ts';
 import { GuardInput } from './guard-schema.ts';
 import { secrecyOf } from './schema-walk.ts';
 import { AlertsInput, EntityBaseInput, ServerInput, StorageConfig } from './sections.ts';
@@ -60,7 +60,7 @@ export function configJsonSchema(entityTypes: EntityTypes): JsonObject {
       },
       ...Object.fromEntries(
         types.map(([defines, { type }]) => {
-          const own = entityPart(type.schema);
+          const own = withStore(entityPart(type.schema), takesStore(type));
           return [
             defNameOf(defines),
             {
@@ -83,6 +83,18 @@ export function configJsonSchema(entityTypes: EntityTypes): JsonObject {
         }),
       ),
     },
+  };
+}
+
+/** A type with a store may name one of the section `storage`, or take the one called default. */
+function withStore(schema: JsonObject, applies: boolean): JsonObject {
+  if (!applies) return schema;
+  const { storage, ...properties } = propertiesOf(schema);
+  const required = (schema['required'] ?? []) as string[];
+  return {
+    ...schema,
+    properties: { ...properties, storage: { anyOf: [{ type: 'string', pattern: NAME }, storage ?? {}] } },
+    required: required.filter((key) => key !== 'storage'),
   };
 }
 

@@ -5,7 +5,13 @@ import { HoldfastError } from '../core/errors.ts';
 import { isObject } from '../core/json.ts';
 import { DEFAULT_POLICY, type PolicyConfig } from '../core/policy.ts';
 import { didYouMean } from '../core/text.ts';
-import { declareEntity, type EntityDeclaration, type EntityTypes, type KnownEntityType } from './entities.ts';
+import {
+  declareEntity,
+  type EntityDeclaration,
+  type EntityTypes,
+  type KnownEntityType,
+  takesStore,
+} from './entities.ts';
 import { type ConfigFault, type LocalFault, pathText, printable, schemaFaults, unknownKey } from './faults.ts';
 import { expandGlob, isGlob } from './glob.ts';
 import { GuardSection, normaliseSection } from './guard-schema.ts';
@@ -104,13 +110,24 @@ export function resolveStorage(declaration: StorageDeclaration, env: Environment
 
 const SECTIONS = ['guard', 'storage', 'alerts', 'server'] as const;
 type Section = (typeof SECTIONS)[number];
-const RESERVED = ['namespace', 'include', ...SECTIONS];
+/** Keys at the top that no entity can have as its name. */
+export const RESERVED: readonly string[] = ['namespace', 'include', ...SECTIONS];
 const NAME = /^[a-z0-9][a-z0-9._-]{0,99}$/;
 const MOST_FILES = 500;
 
 interface Placed {
   readonly value: unknown;
   readonly document: SourceDocument;
+}
+
+/** An entity that was found; it is declared once every file is read, for it may name a store of another. */
+interface FoundEntity {
+  readonly namespace: string;
+  readonly name: string;
+  readonly defines: string;
+  readonly at: Position;
+  readonly document: SourceDocument;
+  readonly value: Readonly<Record<string, unknown>>;
 }
 
 interface State {
@@ -120,7 +137,7 @@ interface State {
   readonly faults: ConfigFault[];
   readonly warnings: ConfigFault[];
   readonly namespaces: Set<string>;
-  readonly entities: Map<string, { declaration: EntityDeclaration | undefined; at: Position }>;
+  readonly entities: Map<string, FoundEntity>;
   readonly sections: Map<Section, Placed>;
   /** Whether something could not be read that may have held the policy. */
   uncertain: boolean;
@@ -149,7 +166,7 @@ function read(options: LoadOptions): ConfigReport {
   const server = readSection(state, 'server', ServerSection, ServerSection.parse({}));
   const alerts = readSection(state, 'alerts', AlertsSection, AlertsSection.parse({}));
   const storage = readStorage(state);
-  const entities = [...state.entities.values()].flatMap(({ declaration }) => declaration ?? []);
+  const entities = [...state.entities.values()].flatMap((found) => declare(state, found) ?? []);
   if (guard !== undefined) warnOfIdleRules(state, guard, entities);
   if (entities.length === 0 && state.faults.length === 0) {
     const file = shown(state, state.files[0] ?? 'holdfast.yaml');
@@ -206,7 +223,9 @@ function readDocument(state: State, document: SourceDocument, file: string, incl
   const namespace = namespaceOf(state, document, value['namespace']);
   for (const [key, member] of Object.entries(value)) {
     if (key === 'namespace') continue;
-    if (key === 'include') readIncludes(state, document, member, file, including);
+    if (RESERVED.includes(key) && isObject(member) && 'defines' in member) {
+      refuse(state, document, [key], `'${key}' is the name of a section`, 'Give the entity another name.', true);
+    } else if (key === 'include') readIncludes(state, document, member, file, including);
     else if (isSection(key)) placeSection(state, key, { value: member, document });
     else readEntity(state, document, namespace, key, member);
   }
@@ -325,23 +344,54 @@ function readEntity(
     fault(`the entity '${key}' stands twice`, `The first is at ${before.at.file}:${before.at.line}; rename one.`);
     return;
   }
-  state.entities.set(key, { declaration: undefined, at });
-  const known = entityType(state, value['defines']);
-  if (known === undefined) {
-    const defines = typeof value['defines'] === 'string' ? value['defines'] : '';
-    const message = defines === '' ? "'defines' must be an entity type" : `unknown entity type '${printable(defines)}'`;
-    complain(state, document, [name, 'defines'], message, didYouMean(defines, Object.keys(state.entityTypes)));
-    return;
-  }
-  const identity = { namespace, name, defines: String(value['defines']), at, baseDirectory: state.baseDirectory };
-  const { declaration, faults } = declareEntity(identity, value, known);
-  for (const local of faults) addFault(state, document, local, [name], key);
-  if (faults.length === 0) state.entities.set(key, { declaration, at });
+  const defines = typeof value['defines'] === 'string' ? value['defines'] : '';
+  state.entities.set(key, { namespace, name, defines, at, document, value });
 }
 
-function entityType(state: State, defines: unknown): KnownEntityType | undefined {
-  if (typeof defines !== 'string' || !Object.hasOwn(state.entityTypes, defines)) return undefined;
-  return state.entityTypes[defines];
+function declare(state: State, found: FoundEntity): EntityDeclaration | undefined {
+  const { namespace, name, defines, document, value } = found;
+  const known = entityType(state, defines);
+  if (known === undefined) {
+    const message = defines === '' ? "'defines' must be an entity type" : `unknown entity type '${printable(defines)}'`;
+    complain(state, document, [name, 'defines'], message, didYouMean(defines, Object.keys(state.entityTypes)));
+    return undefined;
+  }
+  const store = storeOf(state, found, known);
+  if (store === 'unknown') return undefined;
+  const written = store === undefined ? value : { ...value, storage: store };
+  const { declaration, faults } = declareEntity({ ...found, baseDirectory: state.baseDirectory }, written, known);
+  for (const fault of faults) addFault(state, document, fault, [name], `${namespace}/${name}`);
+  return faults.length === 0 ? declaration : undefined;
+}
+
+/** The store of the section `storage` that an entity means: by its name, or the one called default where it names none. */
+function storeOf(state: State, found: FoundEntity, { type }: KnownEntityType): unknown {
+  const named = found.value['storage'];
+  if (!takesStore(type) || (named !== undefined && typeof named !== 'string')) return undefined;
+  const stores = storesOf(state.sections.get('storage')?.value);
+  const store = stores.find(([name]) => name === (named ?? 'default'));
+  if (store !== undefined || named === undefined) return store?.[1];
+  const names = stores.map(([name]) => name);
+  const advice =
+    names.length === 0 ? 'Add it to the section storage, or write the store here.' : didYouMean(named, names);
+  complain(
+    state,
+    found.document,
+    [found.name, 'storage'],
+    "'storage' names a store that the section storage does not have",
+    advice,
+  );
+  return 'unknown';
+}
+
+/** The stores that a section holds, as written; one may be written without a name. */
+function storesOf(value: unknown): [string, unknown][] {
+  if (!isObject(value)) return [];
+  return typeof value['type'] === 'string' ? [['default', value]] : Object.entries(value);
+}
+
+function entityType(state: State, defines: string): KnownEntityType | undefined {
+  return Object.hasOwn(state.entityTypes, defines) ? state.entityTypes[defines] : undefined;
 }
 
 // Sections -----------------------------------------------------------------------------------------------------------
@@ -418,10 +468,8 @@ function readStorage(state: State): StorageDeclaration[] {
     );
     return [];
   }
-  // One store may be written without a name.
   const flat = typeof value['type'] === 'string';
-  const stores: [string, unknown][] = flat ? [['default', value]] : Object.entries(value);
-  return stores.flatMap(([name, store]) => {
+  return storesOf(value).flatMap(([name, store]) => {
     const prefix = flat ? ['storage'] : ['storage', name];
     const shownAs = `storage.${printable(name)}`;
     if (!NAME.test(name)) {

@@ -4,7 +4,6 @@ import {
   isAlias,
   isMap,
   isNode,
-  isPair,
   isScalar,
   isSeq,
   LineCounter,
@@ -189,9 +188,15 @@ function positionOf(
   return { file, line: Math.max(1, line), column: Math.max(1, col) };
 }
 
+const membersOf = new WeakMap<YAMLMap, Map<string, { key: unknown; value: unknown }>>();
+
 function memberOf(map: YAMLMap, segment: PropertyKey): { key: unknown; value: unknown } | undefined {
-  const named = (normal: (text: string) => string) =>
-    map.items.find((pair) => isPair(pair) && isScalar(pair.key) && normal(String(pair.key.value)) === String(segment));
-  // Sections accept hyphens for underscores, so the path may spell a key otherwise than the file.
-  return named((text) => text) ?? named((text) => text.replaceAll('-', '_'));
+  let members = membersOf.get(map);
+  if (members === undefined) {
+    const pairs = map.items.flatMap((pair) => (isScalar(pair.key) ? [[String(pair.key.value), pair] as const] : []));
+    // Sections accept hyphens for underscores, so a path may spell a key otherwise than the file.
+    members = new Map([...pairs.map(([key, pair]) => [key.replaceAll('-', '_'), pair] as const), ...pairs]);
+    membersOf.set(map, members);
+  }
+  return members.get(String(segment));
 }

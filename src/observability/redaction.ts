@@ -300,7 +300,7 @@ function escapeRegExp(text: string): string {
 
 /** Known beginnings of keys and tokens: AWS, GitHub, Slack, Google, DigitalOcean, Neon, Atlas, age, JSON web tokens. */
 const KNOWN_KEYS =
-  /\b(?:(?:AKIA|ASIA)[0-9A-Z]{16}\b|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|xox[abeoprs]-[\w-]{10,}|AIza[\w-]{35}|ya29\.[\w.-]{10,}|GOCSPX-[\w-]{10,}|do[opr]_v1_[a-f0-9]{32,}|napi_[a-z0-9]{16,}|npg_[A-Za-z0-9]{8,}|mdb_sa_sk_[\w-]{10,}|sk-[\w-]{20,}|AGE-SECRET-KEY-1[0-9A-Z]{20,}|eyJ[\w-]{8,1000}\.[\w-]{4,8000}\.[\w-]{0,4000})/g;
+  /\b(?:(?:AKIA|ASIA)[0-9A-Z]{16}\b|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|xox[abeoprs]-[\w-]{10,}|AIza[\w-]{35}|ya29\.[\w.-]{10,}|GOCSPX-[\w-]{10,}|do[opr]_v1_[a-f0-9]{32,}|napi_[a-z0-9]{16,}|npg_[A-Za-z0-9]{8,}|mdb_sa_sk_[\w-]{10,}|AGE-SECRET-KEY-1[0-9A-Z]{20,}|eyJ[\w-]{8,1000}\.[\w-]{4,8000}\.[\w-]{0,4000})/g;
 const CONFIRMATION_TOKEN = /\bhfc_[A-Za-z0-9_-]{6,}/g;
 // A port is no password: `host:8080/`. The password ends at the last @ of the run, for it may hold an unescaped one.
 const USERINFO = /:\/\/([^\s/@:?#"'<>`\\]{0,256}):(?!\d{1,5}(?:[/?#\s"']|$))([^\s"'<>`]{1,2048})(?=@)/g;

@@ -298,6 +298,9 @@ three:
       "holdfast.yaml:1:1: 'b' stands in a document without a namespace",
     ]);
     expect(faults('namespace: a\nb: { host: x }')).toEqual(["holdfast.yaml:2:1: 'b' has no 'defines'"]);
+    expect(faults('namespace: a\nserver: { defines: fake/server, host: x }')).toEqual([
+      "holdfast.yaml:2:1: 'server' is the name of a section",
+    ]);
     expect(faults('namespace: a\nwhatever: 3')).toEqual([
       "holdfast.yaml:2:1: 'whatever' is neither a section nor an entity",
     ]);
@@ -477,6 +480,19 @@ describe('storage', () => {
     expect(config.unset.map(({ reference }) => reference.name)).toEqual(['BUCKET', 'S3_SECRET']);
   });
 
+  it('gives an entity the store that it names, or the one called default, wherever the section stands', () => {
+    const stores = 'storage: { main: { type: local, path: "${env:ROOT}" }, default: { type: local, path: /d } }';
+    const text = `${entity('storage: main')}other: { defines: fake/server, host: x }\nown: { defines: fake/server, host: x, storage: { type: local, path: /own } }\n---\n${stores}`;
+    const paths = load(text).entities.map((one) => resolveEntity(one, { ROOT: '/r' }).parameters?.['storage']);
+    expect(paths).toEqual(['/r', '/d', '/own'].map((path) => ({ type: 'local', path })));
+    const [fault, ...more] = report(`${entity('storage: mian')}storage: { main: { type: local, path: /d } }`).faults;
+    expect(fault).toMatchObject({ line: 5, column: 12, suggestion: 'Did you mean main?' });
+    expect(more).toEqual([]);
+    expect(faults(`${entity('storage: main')}storage: { main: { type: s3, bucket: b } }`).join()).toContain(
+      'my-app/db.storage.type',
+    );
+  });
+
   it('refuses what is misspelt, a literal secret and a path that leaves the store', () => {
     expect(faults('storage: { main: { type: s3, bucket: b, secret_access_key: literal-key } }')).toEqual([
       expect.stringContaining('must name a secret'),
@@ -564,6 +580,7 @@ describe('included files', () => {
   it.each([
     ['a missing file', 'include: nothing.yaml'],
     ['a number', 'include: 3'],
+    ['a mapping', 'include: { a: b }'],
     ['an empty path', 'include: [""]'],
   ])('refuses %s', (_what, text) => {
     expect(loadFrom(folder({ 'holdfast.yaml': text })).faults).toHaveLength(1);

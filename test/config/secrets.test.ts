@@ -59,7 +59,7 @@ describe('secrets', () => {
 
   it('refuses a file that is absent, empty, too large, a folder or a pipe, naming it', async () => {
     const root = folder({ empty: '\n', big: 'hunter2'.repeat(10_000), 'sub/x': '' });
-    execFileSync('mkfifo', [join(root, 'pipe')]);
+    execFileSync('/usr/bin/env', ['mkfifo', join(root, 'pipe')]);
     const { secret } = reader({}, root);
     for (const [name, message] of [
       ['gone', "the secret file 'gone' is not there or is empty"],

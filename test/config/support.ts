@@ -27,6 +27,7 @@ export const entityTypes: EntityTypes = {
           .object({ active: z.boolean(), interval: z.string().optional(), key: SecretReference.optional() })
           .optional(),
         databases: z.array(z.string()).optional(),
+        storage: z.strictObject({ type: z.literal('local'), path: z.string() }).optional(),
       }),
       ignored: ['instance_class', 'master_password', 'password_secret', 'tags'],
       example: { defines: 'fake/server', host: 'db.internal', port: 5432, password: '${env:PGPASSWORD}' },

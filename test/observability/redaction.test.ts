@@ -128,6 +128,18 @@ describe('registered values', () => {
     expect(redactor.redactText('got second-line-of-a-long-secret')).toBe(`got ${MASK}`);
   });
 
+  it('forgets the oldest values that are not used again, and no others', () => {
+    const redactor = createRedactor();
+    redactor.conceal('kept-by-use-0000');
+    redactor.conceal('oldest-of-all-0000');
+    for (let count = 0; count < 4000; count += 1) {
+      redactor.conceal(`token-number-${count}`);
+      redactor.conceal('kept-by-use-0000');
+    }
+    expect(redactor.redactText('kept-by-use-0000 token-number-17 token-number-3999')).toBe(`${MASK} ${MASK} ${MASK}`);
+    expect(redactor.redactText('oldest-of-all-0000')).toBe('oldest-of-all-0000');
+  });
+
   it('masks a value registered after texts without it went through', () => {
     const redactor = createRedactor();
     expect(redactor.redactText('x later-secret')).toBe('x later-secret');
