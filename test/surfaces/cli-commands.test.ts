@@ -278,6 +278,8 @@ describe('check', () => {
   });
 
   it('says that there is no file', async () => {
+    const nothing = async () => ({ file: undefined, faults: [], entities: [] });
+    expect((await run(['check'], { deps: { checkConfig: nothing } })).out).toContain('Write holdfast.yaml');
     const checkConfig = async () => ({ file: undefined, faults: [{ message: 'none found' }], entities: [] });
     const { out } = await run(['check'], { deps: { checkConfig } });
     expect(out).toContain('holdfast.yaml: error none found');

@@ -10,8 +10,9 @@ import { shellWord } from '../../src/surfaces/command-line.ts';
 
 const MAIN = join(import.meta.dirname, '..', '..', 'src', 'main.ts');
 const ENTITY = 'sandbox/gcp-cloud-sql';
-// util-linux; the `script` of other systems takes other words.
-const hasTerminal = spawnSync('script', ['--version']).stdout?.toString().includes('util-linux') === true;
+// Runs a command on a terminal. That of util-linux; the one of other systems takes other words.
+const SCRIPT = 'script';
+const hasTerminal = spawnSync(SCRIPT, ['--version']).stdout?.toString().includes('util-linux') === true;
 
 let stateDirectory: string;
 let sandbox: ChildProcess;
@@ -86,7 +87,7 @@ function holdfast(...argv: string[]): Promise<Finished> {
 /** Runs a command on a terminal of its own; what a person types goes to its standard input. */
 function onTerminal(...argv: string[]): Running {
   const line = [process.execPath, ...argumentsOf(argv)].map(shellWord).join(' ');
-  return new Running('script', ['-qec', line, '/dev/null']);
+  return new Running(SCRIPT, ['-qec', line, '/dev/null']);
 }
 
 async function writes(): Promise<{ path: string; method: string }[]> {

@@ -32,6 +32,10 @@ function printReport(cli: Cli, report: ConfigReport): void {
     }
     if (entity.ignored.length > 0) terminal.line(styled('dim', `  no effect here: ${entity.ignored.join(', ')}`));
   }
+  if (report.file === undefined && report.faults.length === 0) {
+    terminal.line('No entities file was found here or above. Write holdfast.yaml, or name one with --config.');
+    return;
+  }
   const absent = report.entities.reduce((sum, { credentials }) => sum + credentials.filter((c) => !c.found).length, 0);
   terminal.line(
     report.file === undefined ? 'No entities file' : report.file,
