@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { describe, expect, it } from 'vitest';
 import { ERROR_CODES, HoldfastError } from '../../src/core/errors.ts';
-import { exitStatuses } from '../../src/surfaces/cli/help.ts';
 import { Prompter } from '../../src/surfaces/cli/prompt.ts';
+import { exitStatuses } from '../../src/surfaces/exit-statuses.ts';
 import { expectGolden } from '../support/golden.ts';
 import {
   closedSandboxes,

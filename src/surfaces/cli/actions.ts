@@ -4,9 +4,10 @@ import type { EntityBase, Provider } from '../../core/provider.ts';
 import { isGuarded } from '../../core/risk.ts';
 import type { Engine } from '../../engine/api.ts';
 import { exampleLine } from '../command-line.ts';
+import { EXIT } from '../exit-statuses.ts';
 import { parametersOf, typeText } from '../parameters.ts';
 import { renderTable } from '../render.ts';
-import { addCommand, type Cli, EXIT, renderOptions, unknownWord, withEngine } from './context.ts';
+import { addCommand, type Cli, renderOptions, unknownWord, withEngine } from './context.ts';
 import { actionsOf, fleetActions, resolveTarget } from './target.ts';
 import { styled } from './terminal.ts';
 

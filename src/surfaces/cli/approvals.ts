@@ -4,9 +4,10 @@ import { HoldfastError } from '../../core/errors.ts';
 import type { ConfirmationRecord } from '../../core/state.ts';
 import { cleanText } from '../../core/text.ts';
 import type { Engine } from '../../engine/api.ts';
+import { EXIT } from '../exit-statuses.ts';
 import { renderPlan, renderTable, renderValue } from '../render.ts';
 import { approveHere, canAsk } from './confirm.ts';
-import { addCommand, type Cli, EXIT, principalOf, renderOptions, unknownWord, withEngine } from './context.ts';
+import { addCommand, type Cli, principalOf, renderOptions, unknownWord, withEngine } from './context.ts';
 import { styled } from './terminal.ts';
 
 /** How many of the newest confirmations a code is looked for among. */

@@ -2,7 +2,8 @@ import type { Command } from 'commander';
 import { ERROR_CODES } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/json.ts';
 import { cleanText } from '../../core/text.ts';
-import { addCommand, type Cli, EXIT, wholeNumber, withEngine } from './context.ts';
+import { EXIT } from '../exit-statuses.ts';
+import { addCommand, type Cli, wholeNumber, withEngine } from './context.ts';
 import { styled } from './terminal.ts';
 
 const DEFAULT_LINES = '20';

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { ERROR_CODES } from '../../core/errors.ts';
-import { addCommand, type Cli, EXIT } from './context.ts';
+import { EXIT } from '../exit-statuses.ts';
+import { addCommand, type Cli } from './context.ts';
 import type { ConfigFault, ConfigReport } from './deps.ts';
 import { styled } from './terminal.ts';
 

@@ -7,6 +7,7 @@ import type { OperationView } from '../../core/schemas.ts';
 import { didYouMean } from '../../core/text.ts';
 import type { Engine } from '../../engine/api.ts';
 import { commandLine, shellWord } from '../command-line.ts';
+import { EXIT } from '../exit-statuses.ts';
 import { carriedBy, type RenderOptions } from '../render.ts';
 import type { CliDeps, EngineOptions } from './deps.ts';
 import type { Prompter } from './prompt.ts';
@@ -27,18 +28,6 @@ export interface Cli {
   advice: string | undefined;
   options(): GlobalOptions;
 }
-
-/** Exit statuses that belong to no error code. */
-export const EXIT = {
-  ok: 0,
-  /** An operation ended as failed and gave no code of ours. */
-  failed: 1,
-  usage: 2,
-  /** An operation ended and nobody can say how. */
-  unknown: 3,
-  interrupted: 130,
-  terminated: 143,
-} as const;
 
 export const LAST_PORT = 65_535;
 

@@ -4,6 +4,7 @@ import { isObject, type JsonObject } from '../../core/json.ts';
 import { OperationView } from '../../core/schemas.ts';
 import type { Engine, Outcome } from '../../engine/api.ts';
 import { commandLine, shellWord } from '../command-line.ts';
+import { EXIT } from '../exit-statuses.ts';
 import { parametersOf } from '../parameters.ts';
 import { confirmationOf, renderOutcome } from '../render.ts';
 import { describeAction } from './actions.ts';
@@ -11,7 +12,6 @@ import { callWithConfirmation } from './confirm.ts';
 import {
   addCommand,
   type Cli,
-  EXIT,
   interruptedExit,
   operationExit,
   principalOf,

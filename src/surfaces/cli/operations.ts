@@ -4,17 +4,9 @@ import { asHoldfastError, HoldfastError } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/json.ts';
 import { OperationView } from '../../core/schemas.ts';
 import type { Engine, Outcome } from '../../engine/api.ts';
+import { EXIT } from '../exit-statuses.ts';
 import { renderOutcome, renderTable } from '../render.ts';
-import {
-  addCommand,
-  type Cli,
-  EXIT,
-  inFlight,
-  operationExit,
-  principalOf,
-  renderOptions,
-  withEngine,
-} from './context.ts';
+import { addCommand, type Cli, inFlight, operationExit, principalOf, renderOptions, withEngine } from './context.ts';
 import { outcomeDocument, withUndoCommand } from './do.ts';
 import { showProgress } from './progress.ts';
 

@@ -1,5 +1,6 @@
 import { Command, CommanderError, Option } from 'commander';
 import { asHoldfastError, HoldfastError } from '../../core/errors.ts';
+import { EXIT } from '../exit-statuses.ts';
 import { renderError } from '../render.ts';
 import { addLists } from './actions.ts';
 import { addApprovals } from './approvals.ts';
@@ -7,7 +8,6 @@ import { addAudit } from './audit.ts';
 import { addCheck } from './check.ts';
 import {
   type Cli,
-  EXIT,
   errorDocument,
   exitOf,
   type GlobalOptions,

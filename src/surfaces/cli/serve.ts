@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { HoldfastError } from '../../core/errors.ts';
-import { addCommand, type Cli, EXIT, LAST_PORT, wholeNumber } from './context.ts';
+import { EXIT } from '../exit-statuses.ts';
+import { addCommand, type Cli, LAST_PORT, wholeNumber } from './context.ts';
 import { styled } from './terminal.ts';
 
 interface ServeFlags {

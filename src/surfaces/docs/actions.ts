@@ -3,14 +3,14 @@ import type { Action, AnyAction, FleetAction } from '../../core/action.ts';
 import { isObject } from '../../core/json.ts';
 import { type Provider, STANDARD_ACTIONS } from '../../core/provider.ts';
 import { isGuarded } from '../../core/risk.ts';
-import { exitStatuses } from '../cli/help.ts';
 import { exampleLine } from '../command-line.ts';
+import { exitStatuses } from '../exit-statuses.ts';
 import { type Parameter, parametersOf, shapeOf, typeText } from '../parameters.ts';
 
 const HEAD = `# Actions
 
 Everything that Holdfast can do, generated from the declarations in \`tools/\`: the same action is an MCP tool and a
-command line. \`npm run docs\` writes this page anew; a test fails when it is stale.
+command line. \`npm run generate\` writes this page anew; a test fails when it is stale.
 
 - **Risk** \`read\` and \`create\`, \`change\` run at once. \`weaken\`, \`delete\`, \`merge\` and \`overwrite\` show a plan and need a
   confirmation. Where two risks stand, a look at the target decides which one a call has.
