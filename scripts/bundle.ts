@@ -26,8 +26,6 @@ export const BUNDLE = {
   platform: 'node',
   target: 'node22.13',
   minify: true,
-  // Error classes are told apart by name, in the SDKs as well.
-  keepNames: true,
   banner: { js: BANNER },
   legalComments: 'none',
   sourcemap: false,

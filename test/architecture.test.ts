@@ -30,8 +30,9 @@ const LAYERS: readonly { readonly layer: string; readonly may: readonly string[]
     layer: 'src/engine/',
     may: ['src/core/', 'src/config/', 'src/observability/', 'src/resilience/', 'src/state/', 'tools/', 'guards/'],
   },
-  { layer: 'src/surfaces/*/', may: ['src/core/', 'src/engine/', 'src/surfaces/*.ts'] },
-  { layer: 'src/surfaces/*.ts', may: ['src/core/', 'src/engine/'] },
+  // What serves agents knows nothing of the terminal.
+  { layer: 'src/surfaces/mcp/', may: ['src/core/', 'src/engine/', 'src/surfaces/*.ts'] },
+  { layer: 'src/surfaces/', may: ['src/core/', 'src/engine/'] },
   { layer: 'src/program/', may: 'anything' },
   { layer: 'src/main.ts', may: ['src/program/'] },
   { layer: 'scripts/', may: 'anything' },
