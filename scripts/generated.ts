@@ -18,10 +18,9 @@ export function renderGenerated(): ReadonlyMap<string, string> {
 }
 
 /** Node lists what a module exports by name, test runners as it is written: the files must not differ by who writes them. */
-function inNameOrder<T>(
-  modules: Readonly<Record<string, Readonly<Record<string, T>>>>,
-): Record<string, Record<string, T>> {
-  const sorted = <V>(value: Readonly<Record<string, V>>): [string, V][] =>
-    Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1));
-  return Object.fromEntries(sorted(modules).map(([name, module]) => [name, Object.fromEntries(sorted(module))]));
+function inNameOrder(modules: Readonly<Record<string, object>>): Record<string, Record<string, unknown>> {
+  const sorted = (value: object): [string, unknown][] => Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1));
+  return Object.fromEntries(
+    sorted(modules).map(([name, module]) => [name, Object.fromEntries(sorted(module as object))]),
+  );
 }
