@@ -7,6 +7,8 @@ import { exampleLine } from '../command-line.ts';
 import { exitStatuses } from '../exit-statuses.ts';
 import { type Parameter, parametersOf, shapeOf, typeText } from '../parameters.ts';
 
+const SOME_ENTITY = 'my-app/my-db';
+
 const HEAD = `# Actions
 
 Everything that Holdfast can do, generated from the declarations in \`tools/\`: the same action is an MCP tool and a
@@ -38,7 +40,7 @@ export function renderActions(actions: readonly AnyAction[], providers: readonly
     renderOverview(actions, providers),
     '## Across all databases\n',
     'They need no `entity` in their path: `holdfast do list-databases`, `holdfast do backup/list-databases`. Those that take\nan `entity` can have it in the path too: `holdfast do my-app/my-db/find-recovery-options`.\n',
-    ...fleet.map((action) => renderAction(action, 'my-app/my-db')),
+    ...fleet.map((action) => renderAction(action, SOME_ENTITY)),
     ...sections,
     renderExitStatuses(),
   ]
@@ -72,7 +74,6 @@ function renderOverview(actions: readonly AnyAction[], providers: readonly Provi
 
 function renderProvider(provider: Provider, own: readonly Action[]): string {
   const types = Object.entries(provider.entityTypes);
-  const entity = `sandbox/${types.flatMap(([, type]) => type.sandbox?.name ?? []).at(0) ?? 'my-db'}`;
   const rows = STANDARD_ACTIONS.map((name) => {
     const action = own.find((candidate) => hasName(candidate, name));
     if (action === undefined) return [`\`${name}\``, 'no', cell(provider.cannot[name] ?? '')];
@@ -83,7 +84,7 @@ function renderProvider(provider: Provider, own: readonly Action[]): string {
     `Entity types: ${types.map(([defines, { title }]) => `\`${defines}\` (${cell(title)})`).join(', ')}.\n`,
     table(['standard action', 'risk', ''], rows),
     '',
-    ...own.map((action) => renderAction(action, entityFor(action, provider) ?? entity)),
+    ...own.map((action) => renderAction(action, entityFor(action, provider) ?? SOME_ENTITY)),
   ].join('\n');
 }
 
