@@ -50,7 +50,7 @@ export function openAudit(path: string, store: StateStore, now: () => Date): Aud
     async probe() {
       try {
         await whileNobodyAppends(store, (head) => {
-          const file = openSync(path, 'a+', 0o600);
+          const file = openTrail(path);
           try {
             continueFrom(head, lastLine(file));
           } finally {
@@ -90,6 +90,14 @@ async function whileNobodyAppends<T>(store: StateStore, look: (head: AuditHead |
   return result as T;
 }
 
+function openTrail(path: string): number {
+  try {
+    return openSync(path, 'a+', 0o600);
+  } catch (cause) {
+    throw new HoldfastError('AUDIT_UNAVAILABLE', 'the audit file cannot be written', { cause });
+  }
+}
+
 function appendLine(
   path: string,
   stored: AuditHead | undefined,
@@ -97,12 +105,7 @@ function appendLine(
   at: Date,
   durable: boolean,
 ): AuditHead {
-  let file: number;
-  try {
-    file = openSync(path, 'a+', 0o600);
-  } catch (cause) {
-    throw new HoldfastError('AUDIT_UNAVAILABLE', 'the audit file cannot be written', { cause });
-  }
+  const file = openTrail(path);
   try {
     const head = continueFrom(stored, lastLine(file));
     const body = { sequence: head.sequence + 1, at: at.toISOString(), ...entry, previous: head.hash };

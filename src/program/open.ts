@@ -76,7 +76,7 @@ export async function open(options: OpenOptions): Promise<Opened> {
     now: () => new Date(),
     sleep: sandbox === undefined ? sleep : (ms, signal) => sleep(ms / sandbox.pace, signal),
     random: randomBytes,
-    ...(sandbox === undefined ? {} : { onClose: sandbox.close }),
+    ...(sandbox === undefined ? {} : { onClose: sandbox.close, rateFactor: sandbox.pace }),
   });
   return { engine, log, redactor, config, stateDirectory, sandboxOrigin: sandbox?.origin };
 }

@@ -70,6 +70,8 @@ export interface RedisCloudState {
   readonly tasks: Map<string, SimulatedTask>;
   /** Backup files in the customer's storage, by URI without credentials and query; `corrupt` ones cannot be read. */
   readonly files: Map<string, FileContent>;
+  /** Milliseconds of clock time that the work takes once its task is processed. */
+  readonly durations: { backup: number; import: number };
   /** Answers every call with this status. */
   deny: 401 | 403 | undefined;
   /** Makes the user key a viewer's: it reads only. */
@@ -100,8 +102,6 @@ export interface RedisCloudSimulator extends Simulator {
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
 const TASK_LIFE = 10 * DAY;
-const BACKUP_MS = 2000;
-const IMPORT_MS = 3000;
 const SOURCE_TYPES = ['http', 'redis', 'ftp', 'aws-s3', 'azure-blob-storage', 'google-blob-storage'];
 
 /** Stands in for the Redis Cloud API: accounts of Essentials and Pro subscriptions, tasks, backups and imports. */
@@ -239,7 +239,7 @@ export function redisCloudSimulator({ clock }: SimulatorOptions): RedisCloudSimu
     if (!state.hideProgress) {
       due.push({ at: times.startsAt, run: () => Object.assign(latest, { status: 'in-progress' }) });
     }
-    const endsAt = times.startsAt + BACKUP_MS;
+    const endsAt = times.startsAt + state.durations.backup;
     due.push({
       at: endsAt,
       run: () => {
@@ -292,7 +292,7 @@ export function redisCloudSimulator({ clock }: SimulatorOptions): RedisCloudSimu
         database.data.clear();
       },
     });
-    const endsAt = times.startsAt + IMPORT_MS;
+    const endsAt = times.startsAt + state.durations.import;
     due.push({ at: endsAt + state.settleMs, run: () => Object.assign(database, { status: 'active' }) });
     due.push({
       at: endsAt,
@@ -708,6 +708,7 @@ function sampleFleet(now: number): RedisCloudState {
     ),
     databases: new Map(databases.map((one) => [one.id, one])),
     tasks: new Map([[seededTask.id, seededTask]]),
+    durations: { backup: 2000, import: 3000 },
     files: new Map<string, FileContent>([
       ['s3://sandbox-backups/redis/carts/carts-last-good.rdb.gz', lastGood],
       ['s3://sandbox-backups/redis/carts/carts-older.rdb.gz', { data: keys({ cart: 10 }, 'last month') }],

@@ -51,7 +51,7 @@ export interface Harness {
   close(): Promise<void>;
 }
 
-/** An engine as main builds it, with entities given in code, waits that pass fifty times faster and real everything else. */
+/** An engine as main builds it, with entities given in code, waits that pass a hundred times faster and real everything else. */
 export async function startHarness(options: HarnessOptions): Promise<Harness> {
   const stateDirectory = options.stateDirectory ?? mkdtempSync(join(tmpdir(), 'holdfast-harness-'));
   const registry = collect({ fleet: fleetTools, ...options.modules });
@@ -101,13 +101,14 @@ export async function startHarness(options: HarnessOptions): Promise<Harness> {
     sleep: (ms, signal) =>
       new Promise((resolve, reject) => {
         signal?.throwIfAborted();
-        const timer = setTimeout(resolve, Math.min(ms / 50, 500));
+        const timer = setTimeout(resolve, Math.min(ms / 100, 60));
         signal?.addEventListener('abort', () => {
           clearTimeout(timer);
           reject(signal.reason);
         });
       }),
     random: randomBytes,
+    rateFactor: 50,
     retryBaseMs: 5,
     graceMs: options.graceMs ?? 2000,
   });

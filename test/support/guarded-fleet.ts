@@ -1,0 +1,271 @@
+import { mkdtempSync, renameSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { JsonObject } from '../../src/core/json.ts';
+import type { Engine } from '../../src/engine/api.ts';
+import { collect } from '../../src/engine/registry.ts';
+import type { PrivateServer } from '../../src/postgres/private-server.ts';
+import { gcpCloudSqlSimulator } from '../../src/simulators/gcp-cloud-sql.ts';
+import { mongodbAtlasSimulator } from '../../src/simulators/mongodb-atlas.ts';
+import { redisCloudSimulator } from '../../src/simulators/redis-cloud.ts';
+import { type SimulatorServer, startSimulators } from '../../src/simulators/server.ts';
+import { SimulatorClock, type SimulatorOptions } from '../../src/simulators/simulator.ts';
+import * as declarations from '../../tools/index.ts';
+import { BOSS, type HarnessOptions } from './harness.ts';
+import { sql, startTestServer } from './postgres.ts';
+
+export const modules: Record<string, Record<string, unknown>> = { ...declarations };
+export const registry = collect(modules);
+
+export const CREDENTIALS: Record<string, string> = {
+  REDISCLOUD_ACCESS_KEY: 'canary-redis-access-key',
+  REDISCLOUD_SECRET_KEY: 'canary-redis-secret-key',
+  MONGODB_ATLAS_CLIENT_SECRET: 'canary-atlas-client-secret',
+};
+
+/** Every provider with its simulators' insides in reach, and a real PostgreSQL. */
+export interface GuardedFleet {
+  readonly provider: SimulatorServer;
+  readonly atlas: ReturnType<typeof mongodbAtlasSimulator>['state'];
+  readonly cloudSql: ReturnType<typeof gcpCloudSqlSimulator>['state'];
+  readonly redis: ReturnType<typeof redisCloudSimulator>['state'];
+  readonly postgres: PrivateServer;
+  readonly backups: string;
+  readonly entities: HarnessOptions['entities'];
+  readonly secrets: Record<string, string>;
+  close(): Promise<void>;
+}
+
+/** Starts the fleet on loopback, its work taking tenths of seconds. */
+export async function startGuardedFleet(): Promise<GuardedFleet> {
+  const postgres = await startTestServer();
+  const directory = mkdtempSync(join(tmpdir(), 'holdfast-fleet-'));
+  const backups = join(directory, 'backups');
+  await sql(postgres.connection, 'postgres', 'CREATE DATABASE shop');
+  await sql(
+    postgres.connection,
+    'shop',
+    'CREATE TABLE t (id int PRIMARY KEY, v text)',
+    "INSERT INTO t SELECT n, 'row ' || n FROM generate_series(1, 200) n",
+  );
+  const clock = new SimulatorClock();
+  const options: SimulatorOptions = { clock };
+  const atlas = mongodbAtlasSimulator(options);
+  const cloudSql = gcpCloudSqlSimulator(options);
+  const redis = redisCloudSimulator(options);
+  atlas.state.snapshotMs = 100;
+  atlas.state.restoreMs = 100;
+  Object.assign(redis.state.durations, { backup: 100, import: 100 });
+  Object.assign(cloudSql.state.durations, { backup: 100, restore: 100, remove: 50 });
+  const provider = await startSimulators({ simulators: () => [atlas, cloudSql, redis], clock });
+  const simulated = [...registry.entityTypes].flatMap(([defines, { type }]) =>
+    type.sandbox === undefined
+      ? []
+      : [
+          {
+            key: `sandbox/${type.sandbox.name}`,
+            defines,
+            parameters: type.sandbox.parameters,
+            endpoint: provider.origin,
+          },
+        ],
+  );
+  const { host, port, user, password } = postgres.connection;
+  const own = {
+    key: 'sandbox/postgresql',
+    defines: 'postgresql/server',
+    parameters: {
+      host,
+      port,
+      user,
+      password: '${env:CANARY_POSTGRES}',
+      database: 'shop',
+      ssl_mode: 'disable',
+      storage: { type: 'local', path: backups },
+      encryption: 'none',
+      verify_on_source: true,
+    },
+  };
+  return {
+    provider,
+    atlas: atlas.state,
+    cloudSql: cloudSql.state,
+    redis: redis.state,
+    postgres,
+    backups,
+    entities: [...simulated, own],
+    secrets: { ...CREDENTIALS, CANARY_POSTGRES: password },
+    close: async () => {
+      await provider.close();
+      await postgres.stop();
+      await rm(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+export interface GuardedCase {
+  /** `<provider>/<action>` */
+  readonly action: string;
+  readonly entity: string;
+  readonly tool: string;
+  /** Makes a call that would be guarded and could run, and another one that is as good but not the same. */
+  prepare(engine: Engine): Promise<{ input: JsonObject; other: JsonObject }>;
+  /** Changes what approval rests on; gives the way back. */
+  drift(input: JsonObject): Promise<() => Promise<void>> | (() => Promise<void>);
+}
+
+async function create(engine: Engine, entity: string, input: JsonObject = {}): Promise<string> {
+  const outcome = await engine.call({ principal: BOSS, entity, action: 'create-snapshot', input, wait: 'end' });
+  const result = outcome.kind === 'operation' ? outcome.operation.result : undefined;
+  return String(result?.['id']);
+}
+
+async function newest(engine: Engine, entity: string): Promise<string> {
+  const outcome = await engine.call({ principal: BOSS, entity, action: 'list-snapshots', input: {} });
+  const { snapshots } = (outcome.kind === 'result' ? outcome.output : {}) as {
+    snapshots: { id: string; restorable: boolean }[];
+  };
+  const found = snapshots.find((snapshot) => snapshot.restorable);
+  return found?.id ?? create(engine, entity);
+}
+
+const set = <T extends object, K extends keyof T>(object: T, key: K, value: T[K]): (() => Promise<void>) => {
+  const before = object[key];
+  object[key] = value;
+  return async () => {
+    object[key] = before;
+  };
+};
+
+/** One case for each guarded action on each entity type; a guarded action without one fails the suite. */
+export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
+  const redisRestore = (entity: string, database: () => { name: string }): GuardedCase => ({
+    action: 'redis-cloud/restore',
+    entity,
+    tool: 'redis_cloud_restore',
+    prepare: async () => {
+      const [uri = ''] = [...fleet().redis.files.keys()].filter((name) => name.startsWith('s3://'));
+      const input = { source_type: 'aws-s3', source_uri: uri };
+      return { input, other: { ...input, safety_snapshot: false } };
+    },
+    drift: () => set(database(), 'name', 'renamed-by-someone'),
+  });
+  const redisDatabase = (name: string) => {
+    const type = [...registry.entityTypes.values()].find((candidate) => candidate.type.sandbox?.name === name);
+    return () => fleet().redis.databases.get(Number(type?.type.sandbox?.parameters['database_id']))!;
+  };
+  // A backup into a folder that is not configured carries the data out of the account.
+  const redisElsewhere = (entity: string, database: () => { name: string }): GuardedCase => ({
+    action: 'redis-cloud/create-snapshot',
+    entity,
+    tool: 'redis_cloud_create_snapshot',
+    prepare: async () => ({ input: { backup_path: 's3://elsewhere/a' }, other: { backup_path: 's3://elsewhere/b' } }),
+    drift: () => set(database(), 'name', 'renamed-by-someone'),
+  });
+  return [
+    {
+      action: 'mongodb-atlas/restore',
+      entity: 'sandbox/mongodb-atlas',
+      tool: 'mongodb_atlas_restore',
+      prepare: async (engine) => {
+        const snapshot_id = await newest(engine, 'sandbox/mongodb-atlas');
+        return { input: { snapshot_id }, other: { snapshot_id, safety_snapshot: false } };
+      },
+      drift: () => set(fleet().atlas.cluster('sandbox-cluster'), 'size', 'M20'),
+    },
+    {
+      action: 'mongodb-atlas/delete-snapshot',
+      entity: 'sandbox/mongodb-atlas',
+      tool: 'mongodb_atlas_delete_snapshot',
+      prepare: async (engine) => ({
+        input: { snapshot_id: await create(engine, 'sandbox/mongodb-atlas') },
+        other: { snapshot_id: await newest(engine, 'sandbox/mongodb-atlas'), allow_last: true },
+      }),
+      drift: ({ snapshot_id }) => {
+        const snapshot = fleet()
+          .atlas.cluster('sandbox-cluster')
+          .snapshots.find(({ id }) => id === snapshot_id)!;
+        return set(snapshot, 'beganAt', snapshot.beganAt - 60_000);
+      },
+    },
+    {
+      action: 'gcp-cloud-sql/restore',
+      entity: 'sandbox/gcp-cloud-sql',
+      tool: 'gcp_cloud_sql_restore',
+      prepare: async (engine) => {
+        const backup_id = await newest(engine, 'sandbox/gcp-cloud-sql');
+        return { input: { backup_id }, other: { backup_id, safety_snapshot: false } };
+      },
+      drift: () => {
+        const instance = [...fleet().cloudSql.instances.values()].find(({ name }) => name === 'orders-db')!;
+        return set(instance.settings, 'settingsVersion', '4711');
+      },
+    },
+    {
+      action: 'gcp-cloud-sql/delete-snapshot',
+      entity: 'sandbox/gcp-cloud-sql',
+      tool: 'gcp_cloud_sql_delete_snapshot',
+      prepare: async (engine) => ({
+        input: { backup_id: await create(engine, 'sandbox/gcp-cloud-sql') },
+        other: { backup_id: await newest(engine, 'sandbox/gcp-cloud-sql'), allow_last: true },
+      }),
+      drift: ({ backup_id }) => {
+        const run = fleet().cloudSql.runs.find(({ id }) => id === backup_id)!;
+        const back = [
+          set(run, 'endedAt', (run.endedAt ?? 0) - 60_000),
+          set(run, 'startedAt', run.startedAt - 60_000),
+          set(run, 'enqueuedAt', run.enqueuedAt - 60_000),
+        ];
+        return async () => {
+          for (const undo of back) await undo();
+        };
+      },
+    },
+    redisRestore('sandbox/redis-essentials', redisDatabase('redis-essentials')),
+    redisRestore('sandbox/redis-pro', redisDatabase('redis-pro')),
+    redisElsewhere('sandbox/redis-essentials', redisDatabase('redis-essentials')),
+    redisElsewhere('sandbox/redis-pro', redisDatabase('redis-pro')),
+    {
+      action: 'postgresql/restore',
+      entity: 'sandbox/postgresql',
+      tool: 'postgresql_restore',
+      prepare: async (engine) => {
+        const snapshot_id = await newest(engine, 'sandbox/postgresql');
+        return { input: { snapshot_id }, other: { snapshot_id, safety_snapshot: false } };
+      },
+      drift: async () => {
+        const { connection } = fleet().postgres;
+        await sql(connection, 'postgres', 'CREATE ROLE stranger', 'ALTER DATABASE shop OWNER TO stranger');
+        return () => sql(connection, 'postgres', 'ALTER DATABASE shop OWNER TO postgres', 'DROP ROLE stranger');
+      },
+    },
+    {
+      action: 'postgresql/delete-snapshot',
+      entity: 'sandbox/postgresql',
+      tool: 'postgresql_delete_snapshot',
+      prepare: async (engine) => {
+        const keep = await newest(engine, 'sandbox/postgresql');
+        return {
+          input: { snapshot_id: await create(engine, 'sandbox/postgresql'), allow_last: true },
+          other: { snapshot_id: keep },
+        };
+      },
+      // All others vanish: now it would be the last one.
+      drift: async ({ snapshot_id }) => {
+        const { readdirSync, mkdirSync } = await import('node:fs');
+        const root = readdirSync(fleet().backups, { recursive: true, encoding: 'utf8' }).find((path) =>
+          path.endsWith('/backups'),
+        )!;
+        const from = join(fleet().backups, root);
+        const aside = join(fleet().backups, '..', 'aside');
+        mkdirSync(aside, { recursive: true });
+        const moved = readdirSync(from).filter((name) => name !== snapshot_id);
+        for (const name of moved) renameSync(join(from, name), join(aside, name));
+        return async () => {
+          for (const name of moved) renameSync(join(aside, name), join(from, name));
+        };
+      },
+    },
+  ];
+}
