@@ -1,5 +1,5 @@
 import { type Dirent, readdirSync } from 'node:fs';
-import { dirname, join, parse, sep } from 'node:path';
+import { join, parse, sep } from 'node:path';
 
 const MOST_ENTRIES = 10_000;
 
@@ -8,51 +8,70 @@ export function isGlob(path: string): boolean {
   return /[*?]/.test(path);
 }
 
-/** Matches `*` and `?` within one name, and `**` over any number of names. */
-export function globToRegExp(glob: string): RegExp {
-  const source = glob
-    .split('/')
-    .map((name, index, all) => {
-      if (name === '**') return index === all.length - 1 ? '.*' : '(?:[^/]+/)*';
-      const text = name
-        .replace(/[\\^$.+()[\]{}|]/g, '\\$&')
-        .replace(/\*+/g, '[^/]*')
-        .replaceAll('?', '[^/]');
-      return index === all.length - 1 ? text : `${text}/`;
-    })
-    .join('');
-  return new RegExp(`^${source}$`);
+/** Matches `*` (any run of characters) and `?` (any one); everything else stands for itself. Takes time proportional to both lengths. */
+export function matchesWildcards(glob: string, text: string): boolean {
+  let g = 0;
+  let star = -1;
+  let retry = 0;
+  for (let t = 0; t < text.length; ) {
+    if (g < glob.length && glob[g] === '*') {
+      star = g;
+      retry = t;
+      g += 1;
+    } else if (g < glob.length && (glob[g] === '?' || glob[g] === text[t])) {
+      g += 1;
+      t += 1;
+    } else if (star !== -1) {
+      // The last star takes one character more.
+      retry += 1;
+      t = retry;
+      g = star + 1;
+    } else {
+      return false;
+    }
+  }
+  return /^\**$/.test(glob.slice(g));
 }
 
-/** Gives the files that an absolute glob matches, in the order of their names; hidden ones only where the glob names them. */
+/**
+ * Gives the files that an absolute glob matches, in the order of their names. `**` stands for any number of folders;
+ * hidden names are matched only by a pattern that begins with a dot.
+ */
 export function expandGlob(glob: string): string[] {
-  let root = glob;
-  while (isGlob(root)) root = dirname(root);
-  const pattern = globToRegExp(glob.split(sep).join('/'));
-  const deep = glob.includes('**');
-  const depth = glob.slice(parse(glob).root.length).split(sep).length;
-  const found: string[] = [];
+  const { root } = parse(glob);
+  const found = new Set<string>();
   let seen = 0;
-  const enter = (directory: string): void => {
-    for (const entry of entriesOf(directory)) {
+  const enter = (folder: string, patterns: readonly string[]): void => {
+    const [pattern, ...rest] = patterns;
+    if (pattern === undefined) return;
+    if (!isGlob(pattern) && rest.length > 0) {
+      enter(join(folder, pattern), rest);
+      return;
+    }
+    if (pattern === '**') enter(folder, rest);
+    for (const entry of entriesOf(folder)) {
       seen += 1;
       if (seen > MOST_ENTRIES) return;
-      const path = join(directory, entry.name);
-      if (entry.name.startsWith('.') && !glob.includes(`${sep}.`)) continue;
-      const level = path.slice(parse(path).root.length).split(sep).length;
-      if (entry.isDirectory() && (deep || level < depth)) enter(path);
-      else if (!entry.isDirectory() && pattern.test(path.split(sep).join('/'))) found.push(path);
+      if (entry.name.startsWith('.') && !pattern.startsWith('.')) continue;
+      const path = join(folder, entry.name);
+      if (pattern === '**') {
+        if (entry.isDirectory()) enter(path, patterns);
+        else if (rest.length === 0) found.add(path);
+      } else if (matchesWildcards(pattern, entry.name)) {
+        if (rest.length > 0) enter(path, rest);
+        else if (!entry.isDirectory()) found.add(path);
+      }
     }
   };
-  enter(root);
-  return found.sort();
+  enter(root, glob.slice(root.length).split(sep));
+  return [...found].sort();
 }
 
-function entriesOf(directory: string): Dirent[] {
+function entriesOf(folder: string): Dirent[] {
   try {
-    return readdirSync(directory, { withFileTypes: true });
+    return readdirSync(folder, { withFileTypes: true });
   } catch {
-    // A folder that is not there holds no files.
+    // A folder that is not there, or is none, holds no files.
     return [];
   }
 }

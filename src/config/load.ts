@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { dirname, isAbsolute, relative, resolve } from 'node:path';
 import type { z } from 'zod';
 import { HoldfastError } from '../core/errors.ts';
@@ -13,7 +13,7 @@ import {
   takesStore,
 } from './entities.ts';
 import { type ConfigFault, type LocalFault, pathText, printable, schemaFaults, unknownKey } from './faults.ts';
-import { expandGlob, isGlob } from './glob.ts';
+import { expandGlob, isGlob, matchesWildcards } from './glob.ts';
 import { GuardSection, normaliseSection } from './guard-schema.ts';
 import { type Environment, parseReferences } from './references.ts';
 import { walkWritten } from './schema-walk.ts';
@@ -197,12 +197,27 @@ function read(options: LoadOptions): ConfigReport {
 function readFileInto(state: State, file: string, including: readonly string[]): void {
   const text = readText(file, shown(state, file));
   if (typeof text === 'string') {
+    warnOfMode(state, file);
     readDocuments(state, text, file, including);
     return;
   }
   state.files.push(file);
   state.faults.push(text);
   state.uncertain = true;
+}
+
+/** Whoever can write this file can change the policy. */
+function warnOfMode(state: State, file: string): void {
+  if (process.platform === 'win32' || (statSync(file).mode & 0o002) === 0) return;
+  const message = 'every user of this machine can change this file, and the policy with it';
+  state.warnings.push({
+    file: shown(state, file),
+    line: 1,
+    column: 1,
+    path: '',
+    message,
+    suggestion: 'Use mode 0644 or 0600.',
+  });
 }
 
 function readDocuments(state: State, text: string, file: string, including: readonly string[]): void {
@@ -541,13 +556,7 @@ function warnOfIdleRules(state: State, guard: PolicyConfig, entities: readonly E
   if (document === undefined || entities.length === 0) return;
   guard.rules.forEach((rule, index) => {
     for (const glob of rule.entity ?? []) {
-      const pattern = new RegExp(
-        `^${glob
-          .replace(/[\\^$.+()[\]{}|]/g, '\\$&')
-          .replace(/\*+/g, '.*')
-          .replaceAll('?', '.')}$`,
-      );
-      if (entities.some(({ base }) => pattern.test(base.key))) continue;
+      if (entities.some(({ base }) => matchesWildcards(glob, base.key))) continue;
       state.warnings.push({
         ...document.at(['guard', 'rules', index], false),
         path: `guard.rules.${index}.entity`,

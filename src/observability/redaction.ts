@@ -82,7 +82,7 @@ export function createRedactor(): Redactor {
     for (const [key, member] of Object.entries(plain)) {
       // A plain assignment to `__proto__` would lose the member.
       Object.defineProperty(copy, redactText(key, options), {
-        value: isSecretName(key) ? masked(member, options, path) : walk(member, options, path),
+        value: isSecretName(key) ? masked(key, member, options, path) : walk(member, options, path),
         enumerable: true,
         configurable: true,
         writable: true,
@@ -91,9 +91,9 @@ export function createRedactor(): Redactor {
     return copy;
   };
 
-  const masked = (member: unknown, options: RedactOptions, path: readonly object[]): unknown => {
-    if (typeof member === 'string') return isHarmless(member, options) ? member : MASK;
-    if (Array.isArray(member)) return member.map((item) => masked(item, options, path) ?? null);
+  const masked = (name: string, member: unknown, options: RedactOptions, path: readonly object[]): unknown => {
+    if (typeof member === 'string') return isHarmless(name, member, options) ? member : MASK;
+    if (Array.isArray(member)) return member.map((item) => masked(name, item, options, path) ?? null);
     return walk(member, options, path);
   };
 
@@ -133,8 +133,9 @@ function mask(text: string, spans: Span[]): string {
 }
 
 /** A secret under a telling key that may stay: empty, a reference to a secret, already masked, or a token that the caller keeps. */
-function isHarmless(text: string, options: RedactOptions): boolean {
-  if (text === '' || text === MASK || text === 'env' || text === 'file') return true;
+function isHarmless(name: string, text: string, options: RedactOptions): boolean {
+  if (text === '' || text === MASK) return true;
+  if (name === 'secret' && (text === 'env' || text === 'file')) return true;
   if (/^\$\{(?:env|file):[^}]*\}$/.test(text)) return true;
   return options.keepConfirmationTokens === true && /^hfc_[\w-]+$/.test(text);
 }
@@ -302,9 +303,8 @@ function escapeRegExp(text: string): string {
 const KNOWN_KEYS =
   /\b(?:(?:AKIA|ASIA)[0-9A-Z]{16}\b|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|xox[abeoprs]-[\w-]{10,}|AIza[\w-]{35}|ya29\.[\w.-]{10,}|GOCSPX-[\w-]{10,}|do[opr]_v1_[a-f0-9]{32,}|napi_[a-z0-9]{16,}|npg_[A-Za-z0-9]{8,}|mdb_sa_sk_[\w-]{10,}|AGE-SECRET-KEY-1[0-9A-Z]{20,}|eyJ[\w-]{8,1000}\.[\w-]{4,8000}\.[\w-]{0,4000})/g;
 const CONFIRMATION_TOKEN = /\bhfc_[A-Za-z0-9_-]{6,}/g;
-// A port is no password: `host:8080/`. The password ends at the last @ of the run, for it may hold an unescaped one.
-const USERINFO = /:\/\/([^\s/@:?#"'<>`\\]{0,256}):(?!\d{1,5}(?:[/?#\s"']|$))([^\s"'<>`]{1,2048})(?=@)/g;
-const USERINFO_TOKEN = /:\/\/([^\s/@:?#"'<>`\\]{20,512})(?=@)/g;
+const END_OF_URI = /[\s"'<>`]/g;
+const USER = /[^\s/:?#"'<>`\\]{0,512}/y;
 const QUERY =
   /(?:[?&;]|%3F|%26)(?:x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|sig|signature|awsaccesskeyid|googleaccessid|access_token|refresh_token|id_token|api[_-]?key|client_secret|key|token|secret|password|passwd|pwd|code|auth)(?:=|%3D)([^&\s"'<>#`]{1,4096})/gi;
 const SCHEME = /\b(?:Bearer|Basic)\s{1,4}([A-Za-z0-9._~+/=-]{4,8192})/gi;
@@ -318,10 +318,7 @@ const BARE = /[^\s"'&;<>`\\]*[^\s"'&;<>`,)}\]\\]/y;
 const LINE = /[^\r\n"'\\]+/y;
 
 function spansOfShapes(text: string, spans: Span[], options: RedactOptions): void {
-  if (text.includes('://')) {
-    collect(USERINFO, text, spans, 2);
-    collect(USERINFO_TOKEN, text, spans, 1);
-  }
+  collectUserinfo(text, spans);
   if (text.includes('=') || text.includes('%3')) collect(QUERY, text, spans, 1);
   if (text.includes('hooks.slack.com')) collect(SLACK_HOOK, text, spans, 1);
   if (text.includes('-----BEGIN')) collectPem(text, spans);
@@ -335,6 +332,40 @@ function spansOfShapes(text: string, spans: Span[], options: RedactOptions): voi
 
 function collect(pattern: RegExp, text: string, spans: Span[], group: number): void {
   for (const match of text.matchAll(pattern)) spans.push(groupSpan(match, group));
+}
+
+function collectUserinfo(text: string, spans: Span[]): void {
+  let end = -1;
+  let lastAt = -1;
+  for (let at = text.indexOf('://'); at !== -1; at = text.indexOf('://', at)) {
+    const start = at + 3;
+    if (start > end) {
+      END_OF_URI.lastIndex = start;
+      end = END_OF_URI.exec(text)?.index ?? text.length;
+      // Within the run only: a search to the left would go through the whole text.
+      const inRun = text.slice(start, end).lastIndexOf('@');
+      lastAt = inRun === -1 ? -1 : start + inRun;
+    }
+    at = start;
+    if (lastAt < start) continue;
+    USER.lastIndex = start;
+    // The user may hold an @ (`user@server:password@host`), and the password ends at the last @, for it may hold one too.
+    const user = USER.exec(text)?.[0] ?? '';
+    const colon = start + user.length;
+    if (text[colon] !== ':') {
+      // A user of this length is a token, `https://TOKEN@host`.
+      const length = user.indexOf('@');
+      if (length >= 20) spans.push([start, start + length]);
+    } else if (lastAt > colon + 1 && !isHostAndPort(user, text.slice(colon + 1, lastAt))) {
+      spans.push([colon + 1, lastAt]);
+      at = lastAt;
+    }
+  }
+}
+
+/** Tells `127.0.0.1:8080/users@example`, where no password is, from `user:1234/x@host`. */
+function isHostAndPort(user: string, password: string): boolean {
+  return /^\d{1,5}(?:[/?#]|$)/.test(password) && (user.includes('.') || user === 'localhost') && !user.includes('@');
 }
 
 /** The span of a group that ends where its match ends. */
@@ -378,7 +409,7 @@ function collectNamed(text: string, spans: Span[], options: RedactOptions): void
     const span = valueSpan(text, AFTER_KEY.lastIndex, /authorization|cookie/i.test(match[0]));
     if (span === undefined) continue;
     const value = text.slice(span[0], span[1]);
-    if (isHarmless(value, options) || /^(?:true|false|null|undefined|none|\$\{)/i.test(value)) continue;
+    if (isHarmless(name, value, options) || /^(?:true|false|null|undefined|none|\$\{)/i.test(value)) continue;
     spans.push(span);
     covered = span[1];
   }

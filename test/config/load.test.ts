@@ -1,4 +1,4 @@
-import { mkdirSync, symlinkSync } from 'node:fs';
+import { chmodSync, mkdirSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { resolveEntity } from '../../src/config/entities.ts';
@@ -616,6 +616,16 @@ describe('the file itself', () => {
     );
     expect(refusal(() => loadConfig({ path: join(root, 'link.yaml'), entityTypes })).message).toContain('is not there');
     expect(refusal(() => loadConfig({ entityTypes })).code).toBe('INTERNAL');
+  });
+
+  it('is warned of when everybody can write it', () => {
+    const path = join(folder({ 'holdfast.yaml': entity('') }), 'holdfast.yaml');
+    chmodSync(path, 0o666);
+    expect(loadConfig({ path, entityTypes }).warnings.map(({ suggestion }) => suggestion)).toEqual([
+      'Use mode 0644 or 0600.',
+    ]);
+    chmodSync(path, 0o644);
+    expect(loadConfig({ path, entityTypes }).warnings).toEqual([]);
   });
 
   it('is read with the line ends of any system', () => {
