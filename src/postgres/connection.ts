@@ -59,9 +59,11 @@ function dropUndefined<T extends object>(value: T): T {
   return Object.fromEntries(Object.entries(value).filter(([, member]) => member !== undefined)) as T;
 }
 
-/** One session. `close` also ends a statement that still runs. */
+/** One session. */
 export interface Session {
   query<Row extends object>(text: string, values?: readonly unknown[]): Promise<Row[]>;
+  /** Ends the session at the server too, also in the middle of a statement that waits for a lock. */
+  interrupt(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -85,7 +87,17 @@ export async function openSession(connection: Connection, signal?: AbortSignal):
   } catch (cause) {
     throw toPostgresError(cause);
   }
-  const abort = (): void => void client.end().catch(() => {});
+  let pid: number | undefined;
+  const interrupt = async (): Promise<void> => {
+    // A server process does not see at once that its client has gone, and would keep its locks until then.
+    if (pid !== undefined) {
+      await withSession(connection, undefined, (other) => other.query('SELECT pg_terminate_backend($1)', [pid])).catch(
+        () => {},
+      );
+    }
+    await client.end().catch(() => {});
+  };
+  const abort = (): void => void interrupt();
   signal?.addEventListener('abort', abort, { once: true });
   const query = async <Row extends object>(text: string, values?: readonly unknown[]): Promise<Row[]> => {
     try {
@@ -99,6 +111,7 @@ export async function openSession(connection: Connection, signal?: AbortSignal):
   };
   const session: Session = {
     query,
+    interrupt,
     close: async () => {
       signal?.removeEventListener('abort', abort);
       await client.end().catch(() => {});
@@ -106,6 +119,7 @@ export async function openSession(connection: Connection, signal?: AbortSignal):
   };
   try {
     await query(SESSION_SETTINGS);
+    pid = (await query<{ pid: number }>('SELECT pg_backend_pid() AS pid'))[0]?.pid;
     // From 14 on the server notices within seconds that a client has died in the middle of a long statement.
     await query(
       "SELECT set_config(name, '2s', false) FROM pg_catalog.pg_settings WHERE name = 'client_connection_check_interval'",

@@ -137,6 +137,8 @@ async function write(
     // When one of the two fails the other must not run on.
     const stop = new AbortController();
     const signal = work.signal === undefined ? stop.signal : AbortSignal.any([work.signal, stop.signal]);
+    // A statement that waits for a lock would not look at a signal.
+    stop.signal.addEventListener('abort', () => void session.interrupt(), { once: true });
     const first: { cause?: unknown } = {};
     const failFast = async <T>(part: Promise<T>): Promise<T> => {
       try {

@@ -124,6 +124,18 @@ export async function assertReadsEverything(session: Session, facts: ServerFacts
       },
     );
   }
+  // pg_read_all_data does not reach large objects.
+  const [large] = await session.query<{ count: string }>(`
+    SELECT count(*)::text AS count FROM pg_largeobject_metadata m WHERE NOT pg_has_role(m.lomowner, 'USAGE')
+      AND NOT EXISTS (SELECT FROM aclexplode(m.lomacl) x WHERE x.privilege_type = 'SELECT'
+        AND (x.grantee = 0 OR pg_has_role(x.grantee, 'USAGE')))`);
+  if (large !== undefined && large.count !== '0') {
+    throw new HoldfastError(
+      'INSUFFICIENT_PERMISSIONS',
+      `the role may not read ${large.count} large objects, so a backup would be incomplete`,
+      { hint: 'GRANT SELECT ON LARGE OBJECT … to the role for each, or back up as their owner or a superuser.' },
+    );
+  }
   if (facts.role.bypass_rls) return;
   const hidden = await session.query<{ name: string }>(`
     SELECT format('%I.%I', n.nspname, c.relname) AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
