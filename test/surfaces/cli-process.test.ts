@@ -143,7 +143,7 @@ describe('a process', () => {
   it('refuses a guarded call with 10, writes nothing, and runs it once with its token after approval', async () => {
     const [id] = snapshots;
     const before = await writes();
-    const call = ['do', `${ENTITY}/delete-snapshot`, `backup_id=${id}`];
+    const call = ['do', `${ENTITY}/delete-snapshot`, `backup_id=${id}`, '--wait'];
     const refused = await holdfast(...call, '--json');
     expect(refused.status).toBe(10);
     const { confirmation, plan } = JSON.parse(refused.out);
@@ -165,17 +165,6 @@ describe('a process', () => {
     expect(status).toBe(0);
     expect(JSON.parse(out).status).toBe('succeeded');
   });
-
-  it('is left by Ctrl-C with 130, saying what became of its work', async () => {
-    const running = launch(['do', `${ENTITY}/create-snapshot`, '--wait']);
-    await running.shows('Waiting');
-    running.child.kill('SIGINT');
-    const { status, err } = await running.done;
-    expect(status).toBe(130);
-    expect(err).toContain('Stopping: waiting for what is in flight.');
-    expect(err).toMatch(/CANCELLED: .*operation op_/);
-    expect(err).toMatch(/Follow it: holdfast .* operations op_\w+ --wait/);
-  });
 });
 
 describe.skipIf(!hasTerminal)('a terminal', () => {
@@ -188,7 +177,7 @@ describe.skipIf(!hasTerminal)('a terminal', () => {
   it('asks for the name of the target and goes on with the right one', async () => {
     const [, id] = snapshots;
     const before = await writes();
-    const running = onTerminal('do', `${ENTITY}/delete-snapshot`, `backup_id=${id}`);
+    const running = onTerminal('do', `${ENTITY}/delete-snapshot`, `backup_id=${id}`, '--wait');
     await running.shows('Type the name of the target');
     running.child.stdin?.write('yes\n');
     await running.shows('That is not the name of the target.');
@@ -203,12 +192,26 @@ describe.skipIf(!hasTerminal)('a terminal', () => {
   it('runs nothing after Ctrl-C', async () => {
     const before = await writes();
     const [, , id] = snapshots;
-    const running = onTerminal('do', `${ENTITY}/delete-snapshot`, `backup_id=${id}`);
+    const running = onTerminal('do', `${ENTITY}/delete-snapshot`, `backup_id=${id}`, '--wait');
     await running.shows('Type the name of the target');
-    running.child.stdin?.end('\u0003');
+    running.child.stdin?.write('\u0003');
     const { status, out } = await running.done;
     expect(status).toBe(130);
     expect(out).toContain('Nothing was run; nothing was changed.');
     expect(await writes()).toEqual(before);
+  });
+});
+
+// The last one: the instance stays busy with what was left.
+describe('Ctrl-C', () => {
+  it('leaves the work with 130 and says what became of it', async () => {
+    const running = launch(['do', `${ENTITY}/create-snapshot`, '--wait']);
+    await running.shows('Waiting');
+    running.child.kill('SIGINT');
+    const { status, err } = await running.done;
+    expect(status).toBe(130);
+    expect(err).toContain('Stopping: waiting for what is in flight.');
+    expect(err).toMatch(/CANCELLED: .*operation op_/);
+    expect(err).toMatch(/Follow it: holdfast .* operations op_\w+ --wait/);
   });
 });
