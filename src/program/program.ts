@@ -94,8 +94,6 @@ async function serve(options: ServeOptions, user: string): Promise<void> {
             ...(options.port === undefined ? {} : { port: options.port }),
           },
           log,
-          ...(server?.max_sessions === undefined ? {} : { maxSessions: server.max_sessions }),
-          ...(server?.session_idle_seconds === undefined ? {} : { sessionIdleMs: server.session_idle_seconds * 1000 }),
         });
         process.stderr.write(`holdfast serves MCP on ${surface.url}\n`);
         await stopped;

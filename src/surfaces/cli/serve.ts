@@ -15,7 +15,7 @@ export function addServices(program: Command, cli: Cli): void {
   addCommand(
     program,
     'serve',
-    'serve MCP over stdio, or over HTTP with the REST interface and the approvals page',
+    'serve MCP over stdio, or over Streamable HTTP on /mcp',
     ['holdfast serve', 'holdfast serve --sandbox', 'holdfast serve --http --port 8080 --config ops/holdfast.yaml'],
     'An MCP client starts holdfast without arguments: with no terminal on stdin that is holdfast serve.',
   )
@@ -43,9 +43,12 @@ export function addServices(program: Command, cli: Cli): void {
     .action(async (flags: { port?: string }) => {
       cli.exit = await runSandbox(cli, wholeNumber('--port', flags.port, 0, LAST_PORT) ?? 0);
     });
-  addCommand(program, 'demo', 'watch an agent be stopped before it destroys data, on simulators; takes a minute', [
-    'holdfast demo',
-  ]).action(async () => {
+  addCommand(
+    program,
+    'demo',
+    'the whole story on a private PostgreSQL: back up, lose a table, be stopped, approve, restore',
+    ['holdfast demo'],
+  ).action(async () => {
     const { json } = cli.options();
     const print = (line: string): void => (json ? cli.terminal.note(line) : cli.terminal.line(line));
     cli.exit = await cli.deps.runDemo({ json, signal: cli.deps.signal, print });
