@@ -2,12 +2,19 @@
 // Kept free of imports that an old Node could not load: its first duty is to say which Node is needed.
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
+import * as nodeModule from 'node:module';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const NEEDED = [22, 13] as const;
 
 const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
 if (major > NEEDED[0] || (major === NEEDED[0] && minor >= NEEDED[1])) {
+  // Compiling the bundle is a third of a start. The cache lies where only this user can write.
+  const cache =
+    process.env['XDG_CACHE_HOME'] || join(homedir(), process.platform === 'darwin' ? 'Library/Caches' : '.cache');
+  nodeModule.enableCompileCache?.(join(cache, 'holdfast', 'compiled'));
   const { main } = await import('./program/program.ts');
   process.exitCode = await main();
 } else {
