@@ -396,7 +396,7 @@ export const listSnapshots = defineAction({
   },
 });
 
-// Whatever is given here is masked wherever it stands from then on, so a mere word must not pass.
+// Whatever is given here is masked in all that this call shows, so a mere word must not pass.
 const SourceUri = z
   .string()
   .refine((uri) => /^[a-z0-9]+:\/\/.{4,}/i.test(uri), 'write a complete URI, s3://bucket/path/file.rdb.gz');

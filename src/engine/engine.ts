@@ -39,7 +39,8 @@ export interface EngineOptions {
   readonly sandbox: boolean;
   readonly redactor: {
     conceal(value: string): void;
-    redactJson(value: unknown): unknown;
+    concealing<T>(values: readonly string[], work: () => T, isPlain?: (part: string) => boolean): T;
+    redactJson(value: unknown, options?: { keepGiven?: boolean }): unknown;
     redactText(text: string): string;
   };
   readonly secrets: { secret(ref: SecretRef): Promise<string>; credential(name: string): string | undefined };
@@ -77,6 +78,7 @@ class HoldfastEngine implements Engine {
   readonly #guard: Guard;
   readonly #audit: ReturnType<typeof openAudit>;
   readonly #runner: OperationRunner;
+  #plain: string | undefined;
   readonly #connections = new Map<string, Promise<Connection>>();
   readonly #fetches = new Map<string, ReturnType<typeof resilientFetch>>();
 
@@ -185,14 +187,37 @@ class HoldfastEngine implements Engine {
   }
 
   async #callProvider(action: Action, call: Call, trace: Trace): Promise<Outcome> {
-    const key = call.entity as string;
     const input = parseInput(action, call.input);
-    const shownInput = maskInput(action, input, (value) => this.#options.redactor.conceal(value));
+    const { shown, secrets } = maskInput(action, input);
+    // The operation that this call starts, and all that both log, are within.
+    return this.#options.redactor.concealing(
+      secrets,
+      async () => {
+        try {
+          return await this.#callParsed(action, call, trace, input, shown);
+        } catch (cause) {
+          throw this.#clean(cause);
+        }
+      },
+      (part) => this.#isPlain(part),
+    );
+  }
+
+  async #callParsed(
+    action: Action,
+    call: Call,
+    trace: Trace,
+    input: Record<string, unknown>,
+    shownInput: JsonObject,
+  ): Promise<Outcome> {
+    const key = call.entity as string;
     trace.input_sha256 = digestOf(input);
     const signal = call.signal ?? new AbortController().signal;
     const { entity, client, runtime } = await this.#connect(key);
     const context: ProviderContext<unknown, unknown> = { client, runtime, signal, entity };
     const plan = await this.#plan(action, context, input);
+    const shownPlan = this.#redact(plan);
+    this.#assertShown(plan, shownPlan);
     Object.assign(trace, { risk: plan.risk, target: plan.target });
     const request: AdmissionRequest = {
       principal: call.principal,
@@ -202,7 +227,7 @@ class HoldfastEngine implements Engine {
       labels: entity.labels,
       input,
       shownInput,
-      plan: this.#redact(plan),
+      plan: shownPlan,
       allowLast: input['allow_last'] === true,
       token: call.token,
       confirmationId: call.confirmationId,
@@ -227,6 +252,21 @@ class HoldfastEngine implements Engine {
     return action.run !== undefined
       ? this.#runNow(action, context, input, plan, trace)
       : this.#begin(action, context, input, call, request, trace);
+  }
+
+  /** Whether a text stands in what is configured, and so is no secret, whatever a caller says. */
+  #isPlain(part: string): boolean {
+    this.#plain ??= JSON.stringify(this.entities());
+    return this.#plain.includes(JSON.stringify(part).slice(1, -1));
+  }
+
+  // What a caller calls a secret is masked; were it the target's name, nobody could see what they approve.
+  #assertShown({ target, facts }: Plan, shown: Plan): void {
+    const readable = this.#options.redactor.redactJson({ target, facts }, { keepGiven: true });
+    if (digestOf(readable) === digestOf({ target: shown.target, facts: shown.facts })) return;
+    throw new HoldfastError('INVALID_PARAMETER', 'a secret parameter holds a name or a state of the target', {
+      hint: 'Masking it would hide what the call is about. Use another secret than a name that appears in the plan.',
+    });
   }
 
   // The token is spent by `admit`; spending it and then finding that nothing can be recorded would waste a person's approval.
@@ -675,7 +715,7 @@ class HoldfastEngine implements Engine {
         error.details === undefined
           ? undefined
           : { ...this.#redact(details), ...(confirmation === undefined ? {} : { confirmation }) },
-      provider: error.provider,
+      provider: error.provider === undefined ? undefined : this.#redact(error.provider),
       cause: error.cause,
     });
   }

@@ -44,20 +44,21 @@ export function describeParameters(action: AnyAction): string {
     .join(', ');
 }
 
-/** Gives the input as people may see it: parameters marked secret are masked. */
+/** Gives the input as people may see it, parameters marked secret masked, and the texts of those. */
 export function maskInput(
   action: AnyAction,
   input: Record<string, unknown>,
-  conceal?: (value: string) => void,
-): JsonObject {
-  return Object.fromEntries(
+): { readonly shown: JsonObject; readonly secrets: readonly string[] } {
+  const secrets: string[] = [];
+  const shown = Object.fromEntries(
     Object.entries(input).map(([name, value]) => {
       const schema = action.input.shape[name] as z.ZodType | undefined;
       if (!isSecret(schema)) return [name, value as JsonValue];
-      for (const text of [value].flat()) if (typeof text === 'string') conceal?.(text);
+      for (const text of [value].flat()) if (typeof text === 'string') secrets.push(text);
       return [name, Array.isArray(value) ? value.map(() => '***') : '***'];
     }),
   );
+  return { shown, secrets };
 }
 
 function isSecret(schema: z.ZodType | undefined): boolean {

@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { isSecretName } from '../core/secret-name.ts';
 
 export const MASK = '***';
@@ -5,19 +6,32 @@ export const MASK = '***';
 /** The shortest value that is masked wherever it stands; shorter ones would blot out ordinary words. */
 export const SHORTEST_SECRET = 4;
 
+/** The shortest part of a caller's secret that is masked: whoever calls must not blot out words of a plan. */
+export const SHORTEST_GIVEN = 8;
+
 // Old values fall out only long after every token that a provider issues has expired.
 const MOST_VALUES = 4000;
+// Apart from the others, so that no caller can push a credential out.
+const MOST_GIVEN = 200;
 const DEEPEST = 40;
 
 export interface RedactOptions {
   /** Leaves `hfc_…` confirmation tokens readable: in the answer to their own caller, never in a log. */
   readonly keepConfirmationTokens?: boolean | undefined;
+  /** Leaves readable what is a secret only because a caller said so: to see whether masking that would hide anything else. */
+  readonly keepGiven?: boolean | undefined;
 }
 
 /** Masks secrets, known by their value or by their shape, in everything that leaves the process. */
 export interface Redactor {
   /** Registers a value: from now on it is masked, also URI-encoded, in base64, JSON- or HTML-escaped. Shorter than four characters is ignored. */
   conceal(value: string): void;
+  /**
+   * Masks values that a caller gave as secrets in everything that this work, and what it starts, writes. Afterwards only
+   * those of their credentials stay masked that look like nothing else: a caller must not blot out names and words of
+   * other calls. `isPlain` tells what is known to be no secret.
+   */
+  concealing<T>(values: readonly string[], work: () => T, isPlain?: (part: string) => boolean): T;
   redactText(text: string, options?: RedactOptions): string;
   /** Gives a redacted copy of anything as plain JSON: keys too, errors and cycles included; never throws. */
   redactJson(value: unknown, options?: RedactOptions): unknown;
@@ -25,40 +39,22 @@ export interface Redactor {
 
 /** Creates a redactor that knows shapes only; `conceal` teaches it values. */
 export function createRedactor(): Redactor {
-  const values = new Map<string, readonly Needle[]>();
-  const index = createIndex();
+  const own = createVault(MOST_VALUES);
+  const given = createVault(MOST_GIVEN);
+  const inCall = new AsyncLocalStorage<Vault>();
 
   const learn = (value: string): void => {
-    if (value.length < SHORTEST_SECRET) return;
-    const needles = values.get(value);
-    // What is used again moves to the end, so that the oldest unused falls out first.
-    values.delete(value);
-    values.set(value, needles ?? needlesOf(value));
-    if (needles !== undefined) return;
-    index.add(values.get(value) ?? []);
-    if (values.size > MOST_VALUES) {
-      const [oldest, itsNeedles] = values.entries().next().value as [string, readonly Needle[]];
-      values.delete(oldest);
-      index.remove(itsNeedles);
-    }
-  };
-
-  const spansOfValues = (text: string, spans: Span[]): void => {
-    if (values.size === 0) return;
-    for (const { pattern } of index.candidates(text)) {
-      pattern.lastIndex = 0;
-      for (let match = pattern.exec(text); match !== null; match = pattern.exec(text)) {
-        spans.push([match.index, match.index + match[0].length]);
-        // Steps by one character, so that overlapping secrets leave no rest of each other.
-        pattern.lastIndex = match.index + 1;
-      }
-    }
+    if (value.length >= SHORTEST_SECRET) own.add(value);
   };
 
   const redactText = (text: string, options: RedactOptions = {}): string => {
     if (text.length < SHORTEST_SECRET) return text;
     const spans: Span[] = [];
-    spansOfValues(text, spans);
+    own.collect(text, spans);
+    if (options.keepGiven !== true) {
+      given.collect(text, spans);
+      inCall.getStore()?.collect(text, spans);
+    }
     spansOfShapes(text, spans, options);
     return spans.length === 0 ? text : mask(text, spans);
   };
@@ -102,6 +98,19 @@ export function createRedactor(): Redactor {
       learn(value);
       learn(value.trim());
       for (const part of partsOf(value)) learn(part);
+    },
+    concealing(values, work, isPlain = () => false) {
+      if (values.length === 0) return work();
+      const vault = createVault(Number.POSITIVE_INFINITY);
+      for (const value of values) {
+        if (value.length >= SHORTEST_GIVEN) vault.add(value);
+        for (const part of credentialsOf(value)) {
+          if (part.length < SHORTEST_GIVEN) continue;
+          vault.add(part);
+          if (isUnmistakable(part) && !isPlain(part)) given.add(part);
+        }
+      }
+      return inCall.run(vault, work);
     },
     redactText,
     redactJson(value, options = {}) {
@@ -172,6 +181,74 @@ function secretMembers(value: unknown): string[] {
     if (typeof member !== 'string') return secretMembers(member);
     return isSecretName(key) ? [member, ...(member.includes('\n') ? partsOf(member) : [])] : [];
   });
+}
+
+/** Values that are looked for, the oldest unused given up when there are too many. */
+interface Vault {
+  add(value: string): void;
+  collect(text: string, spans: Span[]): void;
+}
+
+function createVault(most: number): Vault {
+  const values = new Map<string, readonly Needle[]>();
+  const index = createIndex();
+  return {
+    add(value) {
+      const needles = values.get(value);
+      // What is used again moves to the end, so that the oldest unused falls out first.
+      values.delete(value);
+      values.set(value, needles ?? needlesOf(value));
+      if (needles !== undefined) return;
+      index.add(values.get(value) ?? []);
+      if (values.size > most) {
+        const [oldest, itsNeedles] = values.entries().next().value as [string, readonly Needle[]];
+        values.delete(oldest);
+        index.remove(itsNeedles);
+      }
+    },
+    collect(text, spans) {
+      if (values.size === 0) return;
+      for (const { pattern } of index.candidates(text)) {
+        pattern.lastIndex = 0;
+        for (let match = pattern.exec(text); match !== null; match = pattern.exec(text)) {
+          spans.push([match.index, match.index + match[0].length]);
+          // Steps by one character, so that overlapping secrets leave no rest of each other.
+          pattern.lastIndex = match.index + 1;
+        }
+      }
+    },
+  };
+}
+
+/** What is secret in a value that a caller gave: the password and the signed query of a URI, as written and decoded; all of anything else. */
+function credentialsOf(value: string): string[] {
+  if (!value.includes('://')) return [value];
+  const spans: Span[] = [];
+  collectUserinfo(value, spans);
+  collect(QUERY, value, spans, 1);
+  return spans.flatMap(([from, to]) => {
+    const part = value.slice(from, to);
+    try {
+      return [part, decodeURIComponent(part)];
+    } catch {
+      return [part];
+    }
+  });
+}
+
+/** Identifiers that answers are full of: they must not vanish because a caller called one of them a secret. */
+const IDENTIFIER =
+  /^(?:\d[\d.:TZ+-]*|[0-9a-f]{24}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|op_[0-9a-f]+|\d{8}T\d{6}\S{0,20})$/i;
+
+/** Tells a generated secret from words, names and identifiers that a text may hold for another reason. */
+function isUnmistakable(text: string): boolean {
+  return (
+    text.length >= 16 &&
+    new Set(text).size >= 10 &&
+    (text.match(/\d/g) ?? []).length >= 2 &&
+    (text.match(/[A-Za-z]/g) ?? []).length >= 4 &&
+    !IDENTIFIER.test(text)
+  );
 }
 
 /** One text to look for. */

@@ -322,3 +322,69 @@ describe('odd values', () => {
 function jsonInside(text: string): string {
   return JSON.stringify(text).slice(1, -1);
 }
+
+describe('what a caller gives as a secret', () => {
+  const strong = 'Kx7-pQ2v9Tz_Lm4s';
+  const uri = `ftp://backup:${strong}@files.example.com/carts.rdb.gz`;
+
+  it('is masked within the call and in what it starts, however short', async () => {
+    const redactor = createRedactor();
+    const later = redactor.concealing(['hunter2-8', uri], async () => {
+      expect(redactor.redactText('with hunter2-8 inside')).toBe(`with ${MASK} inside`);
+      await new Promise((resolve) => setImmediate(resolve));
+      return redactor.redactText(`still ${uri}, hunter2-8`);
+    });
+    expect(redactor.redactText('with hunter2-8 inside')).toBe('with hunter2-8 inside');
+    expect(await later).toBe(`still ${MASK}, ${MASK}`);
+  });
+
+  it('stays masked afterwards where it is a generated credential, decoded too', () => {
+    const redactor = createRedactor();
+    const encoded = 'ftp://backup:Kx7%2FpQ2v9Tz%2BLm4s@files.example.com/carts.rdb.gz';
+    redactor.concealing([uri, encoded], () => undefined);
+    expect(redactor.redactText(`530 login of backup with ${strong} refused`)).not.toContain(strong);
+    expect(redactor.redactText('530 login of backup with Kx7/pQ2v9Tz+Lm4s refused')).toContain(MASK);
+    expect(redactor.redactText('files.example.com/carts.rdb.gz')).toBe('files.example.com/carts.rdb.gz');
+  });
+
+  it.each([
+    'CONFIRMATION_REQUIRED',
+    'sandbox-cluster-of-production',
+    '64f0a1b2c3d4e5f607182930',
+    '5a3d1c52-0000-4000-8000-000000000001',
+    '2026-11-21T01:25:23.000Z',
+    '1765968494026',
+    'op_0123456789abcdef0123',
+  ])('never takes the word or identifier %s out of later calls', (word) => {
+    const redactor = createRedactor();
+    redactor.concealing([word, `ftp://u:${word}@host/file.rdb`, `https://host/f?sig=${word}`], () => undefined);
+    expect(redactor.redactText(`about ${word} here`)).toBe(`about ${word} here`);
+  });
+
+  it('never takes what is configured out of later calls', () => {
+    const redactor = createRedactor();
+    redactor.concealing(
+      [uri],
+      () => undefined,
+      (part) => part === strong,
+    );
+    expect(redactor.redactText(`target ${strong}`)).toBe(`target ${strong}`);
+  });
+
+  it('pushes no credential out, however many are given', () => {
+    const redactor = createRedactor();
+    redactor.conceal('the-own-credential');
+    for (let n = 0; n < 5000; n += 1) redactor.concealing([`ftp://u:Kx7-pQ2v9Tz_Lm${n}@h/f`], () => undefined);
+    expect(redactor.redactText('the-own-credential')).toBe(MASK);
+  });
+
+  it('can be left readable, to see what masking it would hide', () => {
+    const redactor = createRedactor();
+    redactor.conceal('the-own-credential');
+    redactor.concealing(['carts-production'], () => {
+      expect(redactor.redactJson({ a: 'carts-production the-own-credential' }, { keepGiven: true })).toEqual({
+        a: `carts-production ${MASK}`,
+      });
+    });
+  });
+});
