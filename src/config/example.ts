@@ -58,7 +58,7 @@ const HEAD = `# yaml-language-server: $schema=./holdfast.schema.json
 
 const COMMON = `# Every entity may also have:
 #   labels: { env: production }                                   matched by rules of the guard
-#   objectives: { rpo: 15m, rto: 1h, min_retention: 14d, drill_every: 90d }    what assess holds it against
+#   objectives: { rpo: 15m, rto: 1h, min_retention: 14d, drill_every: 90d }    what you promised; kept for later checks
 #   endpoint: https://10.0.0.5:8443                               a private endpoint or an emulator
 `;
 
@@ -96,12 +96,4 @@ storage:
   main:
     type: local
     path: /var/lib/holdfast/backups
-
-# Who is told when a database misses its objectives.
-alerts:
-  webhooks:
-    - name: on-call
-      kind: slack
-      url: \${env:SLACK_WEBHOOK_URL}
-      severity: warning
 `;

@@ -168,6 +168,7 @@ function read(options: LoadOptions): ConfigReport {
   const storage = readStorage(state);
   const entities = [...state.entities.values()].flatMap((found) => declare(state, found) ?? []);
   if (guard !== undefined) warnOfIdleRules(state, guard, entities);
+  warnOfAlerts(state);
   if (entities.length === 0 && state.faults.length === 0) {
     const file = shown(state, state.files[0] ?? 'holdfast.yaml');
     state.warnings.push({
@@ -207,6 +208,18 @@ function readFileInto(state: State, file: string, including: readonly string[]):
 }
 
 /** Whoever can write this file can change the policy. */
+// A section that is read and not acted on would let people believe that somebody watches.
+function warnOfAlerts(state: State): void {
+  const placed = state.sections.get('alerts');
+  if (placed === undefined) return;
+  state.warnings.push({
+    ...placed.document.at(['alerts'], true),
+    path: 'alerts',
+    message: 'this version sends no alerts: the section has no effect',
+    suggestion: 'Watch the backups by other means until it does.',
+  });
+}
+
 function warnOfMode(state: State, file: string): void {
   if (process.platform === 'win32' || (statSync(file).mode & 0o002) === 0) return;
   const message = 'every user of this machine can change this file, and the policy with it';

@@ -7,12 +7,13 @@ import { configPath, entityTypes, type OpenOptions } from './open.ts';
 /** Reads the entities file and says everything that is wrong with it, and which credentials it names are there. */
 export async function checkConfig(options: Pick<OpenOptions, 'config' | 'env'>): Promise<ConfigReport> {
   const file = configPath(options);
-  if (file === undefined) return { file: undefined, faults: [], entities: [] };
+  if (file === undefined) return { file: undefined, faults: [], warnings: [], entities: [] };
   const { env } = options;
   const report = loadConfig({ path: file, entityTypes, env, strict: false });
   return {
     file,
     faults: report.faults,
+    warnings: report.warnings,
     entities: report.entities.map(({ base, ignored, references }) => ({
       key: base.key,
       defines: base.defines,

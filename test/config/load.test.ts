@@ -80,6 +80,7 @@ orders:
 
   it('warns where nothing is declared, and of a rule that matches nothing', () => {
     expect(load('').warnings.map(({ message }) => message)).toEqual(['no database is declared']);
+    expect(load(`${entity('')}---\nalerts: {}\n`).warnings).toMatchObject([{ path: 'alerts', line: 7 }]);
     const config = load(`guard: { rules: [{ entity: [my-app/*, my-ap/db], decision: deny }] }\n---\n${entity('')}`);
     expect(config.warnings.map(faultText)).toEqual([
       "holdfast.yaml:1:18: guard.rules.0.entity: the glob 'my-ap/db' matches no entity",

@@ -278,12 +278,18 @@ describe('check', () => {
   });
 
   it('says that there is no file', async () => {
-    const nothing = async () => ({ file: undefined, faults: [], entities: [] });
+    const nothing = async () => ({ file: undefined, faults: [], warnings: [], entities: [] });
     expect((await run(['check'], { deps: { checkConfig: nothing } })).out).toContain('Write holdfast.yaml');
-    const checkConfig = async () => ({ file: undefined, faults: [{ message: 'none found' }], entities: [] });
+    const checkConfig = async () => ({
+      file: undefined,
+      faults: [{ message: 'none found' }],
+      warnings: [{ message: 'no watch' }],
+      entities: [],
+    });
     const { out } = await run(['check'], { deps: { checkConfig } });
     expect(out).toContain('holdfast.yaml: error none found');
     expect(out).toContain('No entities file: 0 databases, 1 fault');
+    expect(out).toContain('holdfast.yaml: warning no watch');
   });
 });
 

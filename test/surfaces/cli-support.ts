@@ -491,6 +491,7 @@ export async function run(
 export const SAMPLE_REPORT: ConfigReport = {
   file: 'holdfast.yaml',
   faults: [],
+  warnings: [],
   entities: [
     {
       key: 'my-app/my-db',

@@ -21,11 +21,15 @@ export function addCheck(program: Command, cli: Cli): void {
 
 function printReport(cli: Cli, report: ConfigReport): void {
   const { terminal } = cli;
-  for (const fault of report.faults) {
-    terminal.line(styled('bold', `${placeOf(fault, report.file)}: `), styled('red', 'error'), ` ${fault.message}`);
-    if (fault.suggestion !== undefined) terminal.line(`  ${fault.suggestion}`);
+  const found = [
+    ...report.faults.map((fault) => ({ fault, kind: styled('red', 'error') })),
+    ...report.warnings.map((fault) => ({ fault, kind: styled('yellow', 'warning') })),
+  ];
+  for (const { fault, kind } of found) {
+    terminal.line(styled('bold', `${placeOf(fault, report.file)}: `), kind, ` ${fault.message}`);
+    if (fault.suggestion !== undefined && fault.suggestion !== '') terminal.line(`  ${fault.suggestion}`);
   }
-  if (report.faults.length > 0) terminal.line('');
+  if (found.length > 0) terminal.line('');
   for (const entity of report.entities) {
     terminal.line(styled('bold', entity.key), ` ${entity.defines}`);
     for (const { name, found } of entity.credentials) {

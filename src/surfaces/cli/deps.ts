@@ -74,6 +74,8 @@ export interface CheckedEntity {
 export interface ConfigReport {
   readonly file: string | undefined;
   readonly faults: readonly ConfigFault[];
+  /** What is allowed but hardly meant. */
+  readonly warnings: readonly ConfigFault[];
   readonly entities: readonly CheckedEntity[];
 }
 
