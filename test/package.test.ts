@@ -16,8 +16,12 @@ const install = join(scratch, 'install');
 const installed = join(install, 'node_modules', 'holdfast');
 const manifest = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };
 
-/** What the server gets from a client that hands down little: enough to start, and a state directory of its own. */
-const environment = { ...getDefaultEnvironment(), HOLDFAST_STATE_DIR: join(scratch, 'state') };
+/** What the server gets from a client that hands down little: enough to start, and directories of its own. */
+const environment = {
+  ...getDefaultEnvironment(),
+  HOLDFAST_STATE_DIR: join(scratch, 'state'),
+  XDG_CACHE_HOME: join(scratch, 'cache'),
+};
 
 let packed: { files: { path: string }[]; filename: string };
 let metafile: Metafile;
