@@ -44,15 +44,14 @@ export async function* openPayload(work: Work, manifest: Manifest, payload: Payl
   }
 }
 
-async function openStored(work: Work, manifest: Manifest, { name }: Payload) {
-  try {
-    return await work.repository.store.get(work.repository.key(manifest.id, name));
-  } catch (cause) {
-    if (cause instanceof HoldfastError && cause.code === 'RESOURCE_NOT_FOUND') {
-      throw damaged(`${name} of this backup is missing`, cause);
-    }
-    throw cause;
-  }
+async function openStored(work: Work, manifest: Manifest, { name, bytes }: Payload) {
+  const { store } = work.repository;
+  const key = work.repository.key(manifest.id, name);
+  const found = await store.head(key);
+  if (!found) throw damaged(`${name} of this backup is missing`);
+  // Also what stands behind the end of a stream, where its reader would never look.
+  if (found.size_bytes !== bytes) throw damaged(`${name} has ${found.size_bytes} bytes instead of ${bytes}`);
+  return store.get(key);
 }
 
 /**
@@ -105,10 +104,8 @@ export async function checkStored(work: Work, manifest: Manifest): Promise<Recor
       work.signal?.throwIfAborted();
     }
     done += tally.bytes;
-    if (tally.bytes !== payload.bytes) {
-      throw damaged(`${payload.name} has ${tally.bytes} bytes instead of ${payload.bytes}`);
-    }
-    if (tally.sha256 !== payload.sha256) throw damaged(`${payload.name} has another SHA-256 than the manifest says`);
+    if (tally.bytes !== payload.bytes || tally.sha256 !== payload.sha256)
+      throw damaged(`${payload.name} has another SHA-256 than the manifest says`);
   }
   return { files: manifest.payload.length, stored_bytes: done };
 }
