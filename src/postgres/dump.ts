@@ -92,6 +92,15 @@ async function write(
     warnings.push('the server is another one than at the first backup of this source');
   }
 
+  const [subscriptions] = await session.query<{ count: string }>(
+    'SELECT count(*)::text AS count FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())',
+  );
+  if (subscriptions !== undefined && subscriptions.count !== '0') {
+    warnings.push(
+      `${subscriptions.count} subscriptions of logical replication are left out by restores: set them up again`,
+    );
+  }
+
   const putSealed = async (
     name: string,
     content: Payload['content'],

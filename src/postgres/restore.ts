@@ -6,7 +6,7 @@ import { type Connection, openSession, type Session, withSession } from './conne
 import { toPostgresError } from './errors.ts';
 import { type Inventory, readInventory, readSchemaText } from './inventory.ts';
 import { type Manifest, payloadOf } from './manifest.ts';
-import { type DatabaseFacts, readDatabase, readServer, type ServerFacts } from './server.ts';
+import { readDatabase, readServer, type ServerFacts } from './server.ts';
 import { type DatabaseSettings, settingStatements } from './settings.ts';
 import { ident, literal, suffixed } from './sql.ts';
 import { counted, openPayload } from './verify.ts';
@@ -156,7 +156,8 @@ export async function fillDatabase(
   const connection = { ...work.connection, database };
   const dump = payloadOf(manifest, 'dump');
   // With an empty -d the name comes from PGDATABASE, where no character of it has a meaning.
-  const args = ['--exit-on-error', '--no-password', '-d', ''];
+  // A subscription would come back with the slot of the original, and would keep the database from being dropped.
+  const args = ['--exit-on-error', '--no-subscriptions', '--no-password', '-d', ''];
   if (options.noOwner) args.push('--no-owner', '--no-privileges');
   await withPrograms(work, connection, async (environment) => {
     work.runtime.assertMayWrite('restoring into a database');
@@ -344,5 +345,3 @@ export async function missingRoles(session: Session, roles: readonly string[]): 
   );
   return rows.map(({ name }) => name);
 }
-
-export type { DatabaseFacts };

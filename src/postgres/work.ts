@@ -38,24 +38,24 @@ export async function withPrograms<T>(
  */
 export async function feed(child: Child, source: AsyncIterable<Uint8Array>): Promise<void> {
   let open = true;
-  void child.ended.then(() => {
+  let wake = (): void => {};
+  const closed = (): void => {
     open = false;
-  });
-  child.stdin.once('close', () => {
-    open = false;
-  });
+    wake();
+  };
+  void child.ended.then(closed);
+  child.stdin.once('close', closed);
+  child.stdin.on('drain', () => wake());
   child.stdout.resume();
   try {
     for await (const chunk of source) {
-      if (!open || child.stdin.destroyed) {
-        const exit = await child.ended;
-        if (exit.code !== 0) break;
-        continue;
-      }
-      if (!child.stdin.write(chunk)) {
+      if (!open) {
+        // Reading on after a clean end proves the rest of the stream too.
+        if ((await child.ended).code !== 0) break;
+      } else if (!child.stdin.write(chunk)) {
         await new Promise<void>((resolve) => {
-          child.stdin.once('drain', resolve);
-          child.stdin.once('close', resolve);
+          wake = resolve;
+          if (!open) resolve();
         });
       }
     }

@@ -75,7 +75,17 @@ describePostgres('a restore', () => {
     const { call } = await sealedHarness();
     const made = await call('create-snapshot');
     expect(made).toMatchObject({ encrypted: true, status: 'available' });
-    const restored = await call('restore', { snapshot_id: made.id, target_database: 'copy' });
+    const during: Promise<unknown>[] = [];
+    const onProgress = ({ message }: { message: string }): void => {
+      if (message.startsWith('Restoring the dump')) during.push(call('get-restore-status'));
+    };
+    const restored = await call('restore', { snapshot_id: made.id, target_database: 'copy' }, { onProgress });
+    expect(await during[0]).toMatchObject({
+      status: 'running',
+      usable: false,
+      target: 'copy',
+      provider: { phase: 'restore' },
+    });
     expect(restored).toMatchObject({ tables: 7, rows: 3000 + 1 + 10 + 1 + 2 + 2 });
     const facts = [
       COUNT,
@@ -397,6 +407,23 @@ describePostgres('a restore', () => {
     expect(await values(connection, 'lost', owner)).toEqual(['postgres']);
     await approved('restore', { snapshot_id: id, no_owner: true, safety_snapshot: false });
     expect(await values(connection, 'shop', owner)).toEqual(['postgres']);
+  });
+
+  it('drops what it made when it is cancelled', async () => {
+    const { call, fails } = await harness();
+    const { id } = await call('create-snapshot');
+    for (const moment of ['Restoring the dump', 'Comparing']) {
+      const controller = new AbortController();
+      const onProgress = ({ message }: { message: string }): void => {
+        if (message.startsWith(moment)) controller.abort();
+      };
+      const input = { snapshot_id: id, target_database: 'copy' };
+      expect(await fails('restore', input, { onProgress, signal: controller.signal })).toMatchObject({
+        code: 'CANCELLED',
+      });
+      await expect.poll(() => databases(connection)).toEqual(['model', 'shop']);
+      await expect.poll(() => call('get-restore-status').then(({ status }) => status)).toBe('failed');
+    }
   });
 
   it('works for the owner of a database who is no superuser, also in place', async () => {

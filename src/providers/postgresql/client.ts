@@ -28,6 +28,7 @@ import {
 } from '../../postgres/restore.ts';
 import type { Keys, Sealing } from '../../postgres/seal.ts';
 import { readServer } from '../../postgres/server.ts';
+import { ident } from '../../postgres/sql.ts';
 import {
   assertKeyFits,
   checkReadable,
@@ -220,7 +221,7 @@ export class PostgresClient implements Host {
       const shown = cleanText(name, 70);
       warnings.push(
         kind === 'before'
-          ? `The database '${shown}' is kept from before a restore; when nobody needs it: DROP DATABASE "${shown}".`
+          ? `The database '${shown}' is kept from before a restore; when nobody needs it: DROP DATABASE ${cleanText(ident(name), 80)}.`
           : `The temporary database '${shown}' is being filled or was left behind by an interrupted run.`,
       );
     }
