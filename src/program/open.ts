@@ -9,12 +9,12 @@ import { secretReader } from '../config/secrets.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { DEFAULT_POLICY } from '../core/policy.ts';
 import type { Log } from '../core/runtime.ts';
+import type { StateStore } from '../core/state.ts';
 import type { Engine } from '../engine/api.ts';
 import { type ConfiguredEntity, createEngine } from '../engine/engine.ts';
 import { collect, type Registry } from '../engine/registry.ts';
 import { createLog, logLevel } from '../observability/log.ts';
 import { createRedactor, type Redactor } from '../observability/redaction.ts';
-import { openSqliteStore } from '../state/sqlite.ts';
 
 export const registry: Registry = collect(tools);
 
@@ -54,7 +54,10 @@ export async function open(options: OpenOptions): Promise<Opened> {
     resolve: async () => resolveEntity(declaration, env),
   }));
   const sandbox = options.sandbox ? await openSandbox(options.sandboxPort ?? 0) : undefined;
-  const store = await openSqliteStore(join(stateDirectory, 'state.db'));
+  const store = openAtFirstUse(async () => {
+    const { openSqliteStore } = await import('../state/sqlite.ts');
+    return openSqliteStore(join(stateDirectory, 'state.db'));
+  });
   const secrets = secretReader({
     env,
     conceal: (value) => redactor.conceal(value),
@@ -124,6 +127,25 @@ async function openSandbox(port: number) {
       await sandbox.close();
     },
   };
+}
+
+/** A start and a list of tools need no state: the store is opened by whoever asks it first, and a failure is theirs. */
+function openAtFirstUse(open: () => Promise<StateStore>): StateStore {
+  let opened: Promise<StateStore> | undefined;
+  const use = async (name: keyof StateStore, parameters: unknown[]): Promise<unknown> => {
+    if (opened === undefined && name === 'close') return;
+    opened ??= open();
+    opened.catch(() => {
+      opened = undefined;
+    });
+    const store = await opened;
+    return (Reflect.get(store, name) as (...parameters: unknown[]) => unknown).apply(store, parameters);
+  };
+  return new Proxy({} as StateStore, {
+    // Not a promise, whoever awaits it by mistake.
+    get: (_, name) =>
+      name === 'then' ? undefined : (...parameters: unknown[]) => use(name as keyof StateStore, parameters),
+  });
 }
 
 /** The key that signs what clients carry between the rounds of a question; made at first use, shared by every process on this state. */

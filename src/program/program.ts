@@ -3,7 +3,7 @@ import type { Principal } from '../core/principal.ts';
 import { createLog, logLevel } from '../observability/log.ts';
 import { createRedactor } from '../observability/redaction.ts';
 import type { CliDeps, ServeOptions } from '../surfaces/cli/deps.ts';
-import { open, registry, stateKey, VERSION } from './open.ts';
+import { type Opened, open, registry, stateKey, VERSION } from './open.ts';
 
 /** How often a server looks for operations that another process left, in ms. */
 const SWEEP_MS = 15_000;
@@ -25,7 +25,7 @@ export async function main(): Promise<number> {
   const deps: CliDeps = {
     version: VERSION,
     openEngine: async (options) => (await open({ ...options, ...base })).engine,
-    serve: (options) => serve(options, user),
+    serve: async (options) => serve(options, await open({ ...options, ...base }), user),
     startSandbox: async ({ port }) => {
       const { sandboxEndpoints, startSandbox } = await import('./sandbox.ts');
       const { origin, close } = await startSandbox(port);
@@ -41,6 +41,13 @@ export async function main(): Promise<number> {
     user,
     log: createLog({ stream: stderr, redactor: createRedactor(), level: logLevel(env['HOLDFAST_LOG']) }),
   };
+  // How clients start it, thousands of times: without the command line's own weight. What goes wrong is the command line's to tell.
+  const plain = plainServe(process.argv.slice(2), controller.signal);
+  const opened = plain === undefined ? undefined : await open({ ...plain, ...base }).catch(() => undefined);
+  if (plain !== undefined && opened !== undefined) {
+    await serve(plain, opened, user);
+    return 0;
+  }
   const { runCli } = await import('../surfaces/cli/program.ts');
   const status = await runCli(process.argv.slice(2), deps);
   // A pipe that is still being read must get the last line; then nothing may keep the process.
@@ -49,12 +56,32 @@ export async function main(): Promise<number> {
   return status;
 }
 
-async function serve(options: ServeOptions, user: string): Promise<void> {
-  const { engine, log, config, stateDirectory, sandboxOrigin } = await open({
-    ...options,
-    env: process.env,
-    stderr: process.stderr,
-  });
+/** Reads `serve` with its plainest options; undefined for anything else. */
+function plainServe(argv: readonly string[], signal: AbortSignal): ServeOptions | undefined {
+  const [command, ...rest] = argv;
+  if (command !== 'serve') return undefined;
+  const found: { config?: string; stateDir?: string } = {};
+  for (let index = 0; index < rest.length; index += 2) {
+    const value = rest[index + 1];
+    if (value === undefined || value.startsWith('-')) return undefined;
+    if (rest[index] === '--config') found.config = value;
+    else if (rest[index] === '--state-dir') found.stateDir = value;
+    else return undefined;
+  }
+  return {
+    config: found.config,
+    stateDir: found.stateDir,
+    sandbox: false,
+    transport: 'stdio',
+    host: undefined,
+    port: undefined,
+    sandboxPort: undefined,
+    signal,
+  };
+}
+
+async function serve(options: ServeOptions, opened: Opened, user: string): Promise<void> {
+  const { engine, log, config, stateDirectory, sandboxOrigin } = opened;
   try {
     const { buildServer } = await import('../surfaces/mcp/server.ts');
     const principal: Principal = { id: `stdio:${user}`, person: user, roles: ['operator'] };
