@@ -31,10 +31,17 @@ export function listInput(input: z.ZodType): ListedSchema {
  * first SDK line holds an error's structured content against this schema too, and would throw instead of showing the plan.
  */
 export function listOutput(output: z.ZodType): ListedSchema {
+  const known = outputs.get(output);
+  if (known !== undefined) return known;
   const full = z.toJSONSchema(output, { io: 'output', unrepresentable: 'any' }) as JsonObject;
   const { properties } = shrink(resolve(full), OUTPUT_KEYWORDS, 2);
-  return { type: 'object', properties: isObject(properties) ? (properties as JsonObject) : {} };
+  const listed: ListedSchema = { type: 'object', properties: isObject(properties) ? (properties as JsonObject) : {} };
+  outputs.set(output, listed);
+  return listed;
 }
+
+// Many tools share a few outputs, and a list is wanted right after the start.
+const outputs = new WeakMap<z.ZodType, ListedSchema>();
 
 /** Replaces a reference at the root, which zod writes for a schema that is registered under an id or contains itself. */
 function resolve(schema: JsonObject): JsonObject {
