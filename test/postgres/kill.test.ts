@@ -150,6 +150,24 @@ describePostgres('after SIGKILL', () => {
   });
 
   it.each([
+    ['in the middle of the safety backup', { dieAtProgress: 'dumped' }, 1],
+    ['after the safety backup', { dieBefore: { step: 'recheck', status: 'running' } }, 2],
+  ])('a restore in place that was killed %s leaves the database and no half backup', async (_, orders, count) => {
+    const input = { snapshot_id: snapshot };
+    const asking = await revive();
+    const refusal = await asking.fails('restore', input);
+    const { confirmation, plan } = refusal.details as unknown as ConfirmationDetails;
+    await asking.engine.approve({ confirmation: confirmation.id, by: BOSS, via: 'terminal', typedTarget: plan.target });
+    await asking.close();
+    expect(await run({ action: 'restore', input, token: confirmation.token, ...orders })).toBe('SIGKILL');
+    const { operation, harness } = await resume();
+    expect(operation['status']).toBe('failed');
+    expect(await rows()).toEqual(['new']);
+    expect(await databases(connection)).toEqual(['shop']);
+    expect((await snapshots(harness)).map(({ status }) => status)).toEqual(Array(count).fill('available'));
+  });
+
+  it.each([
     ['while it is filled', { dieAtProgress: 'Restoring' }],
     ['after it is filled', { dieBefore: { step: 'restore', status: 'succeeded' } }],
     ['before it gets its name', { dieBefore: { step: 'swap', phase: 'swapping' } }],

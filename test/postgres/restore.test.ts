@@ -71,6 +71,17 @@ describePostgres('a restore', () => {
   });
   afterAll(() => server?.stop());
 
+  /** What belongs to a database but is in no dump. */
+  const about = (name: string): Promise<string[]> =>
+    values(
+      connection,
+      'postgres',
+      `SELECT json_build_array(pg_get_userbyid(datdba), datconnlimit, shobj_description(oid, 'pg_database'),
+          (SELECT array_agg(a::text ORDER BY 1) FROM unnest(datacl) a),
+          (SELECT json_agg(s ORDER BY setrole) FROM (SELECT setrole, setconfig FROM pg_db_role_setting WHERE setdatabase = d.oid) s))
+         FROM pg_database d WHERE datname = '${name}'`,
+    );
+
   it('brings back everything that a database holds, sealed and opened on the way', async () => {
     const { call } = await sealedHarness();
     const made = await call('create-snapshot');
@@ -117,15 +128,6 @@ describePostgres('a restore', () => {
       'ALTER DATABASE shop CONNECTION LIMIT 42',
       'GRANT SELECT ON orders TO app',
     );
-    const about = (name: string): Promise<string[]> =>
-      values(
-        connection,
-        'postgres',
-        `SELECT json_build_array(pg_get_userbyid(datdba), datconnlimit, shobj_description(oid, 'pg_database'),
-          (SELECT array_agg(a::text ORDER BY 1) FROM unnest(datacl) a),
-          (SELECT json_agg(s ORDER BY setrole) FROM (SELECT setrole, setconfig FROM pg_db_role_setting WHERE setdatabase = d.oid) s))
-         FROM pg_database d WHERE datname = '${name}'`,
-      );
     const before = await about('shop');
     const { call, approved, engine } = await sealedHarness();
     const made = await call('create-snapshot');
@@ -407,6 +409,27 @@ describePostgres('a restore', () => {
     expect(await values(connection, 'lost', owner)).toEqual(['postgres']);
     await approved('restore', { snapshot_id: id, no_owner: true, safety_snapshot: false });
     expect(await values(connection, 'shop', owner)).toEqual(['postgres']);
+  });
+
+  it('brings a lost database back under its name, with the settings that the backup recorded', async () => {
+    await sql(
+      connection,
+      'shop',
+      'CREATE ROLE app LOGIN',
+      'CREATE ROLE gone',
+      'ALTER DATABASE shop OWNER TO app',
+      "ALTER DATABASE shop SET work_mem = '8MB'",
+      "ALTER ROLE app IN DATABASE shop SET work_mem = '9MB'",
+      'REVOKE CONNECT ON DATABASE shop FROM PUBLIC',
+    );
+    const before = await about('shop');
+    await sql(connection, 'shop', 'GRANT CONNECT ON DATABASE shop TO gone');
+    const { call } = await harness();
+    const { id } = await call('create-snapshot');
+    await sql(connection, 'postgres', 'DROP DATABASE shop WITH (FORCE)', 'DROP ROLE gone');
+    expect(await call('restore', { snapshot_id: id })).toMatchObject({ database: 'shop', tables: 7 });
+    expect(await about('shop')).toEqual(before);
+    await sql(connection, 'postgres', 'DROP DATABASE shop WITH (FORCE)', 'DROP ROLE app');
   });
 
   it('drops what it made when it is cancelled', async () => {

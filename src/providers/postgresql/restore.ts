@@ -28,7 +28,7 @@ import {
   withOperationLock,
 } from '../../postgres/restore.ts';
 import { type DatabaseFacts, readDatabase, readServer, type ServerFacts } from '../../postgres/server.ts';
-import { readSettings } from '../../postgres/settings.ts';
+import { type DatabaseSettings, readSettings } from '../../postgres/settings.ts';
 import { checkDatabaseName, ident } from '../../postgres/sql.ts';
 import { assertKeyFits, compareWith, readerBinaries, readStoredInventory } from '../../postgres/verify.ts';
 import type { Work } from '../../postgres/work.ts';
@@ -248,16 +248,19 @@ export class Restorer {
         });
       }
       const binaries = await readerBinaries(manifest, host.entity.bin_dir, server.major);
-      const settings = current ? await readSettings(session, names.target) : undefined;
+      const noOwner = plan.facts.context?.['no_owner'] === true;
+      const settings = current
+        ? await readSettings(session, names.target)
+        : await this.#recordedSettings(work, session, server, manifest, names, noOwner);
       await step.checkpoint({ phase: 'creating' });
       await this.#note(names, input, 'restore');
       let oid: number | undefined;
       try {
-        oid = await createDatabase(work, session, names.restored, manifest, server, current?.owner);
+        oid = await createDatabase(work, session, names.restored, manifest, server, settings?.owner);
         await step.checkpoint({ phase: 'filling', oid });
         await fillDatabase(work, names.restored, manifest, {
           binaries,
-          noOwner: plan.facts.context?.['no_owner'] === true,
+          noOwner,
         });
         if (settings) await applySettings(work, session, names.restored, settings);
         await step.checkpoint({ phase: 'filled', oid });
@@ -268,6 +271,35 @@ export class Restorer {
       }
       return { oid, snapshot_id: manifest.id };
     });
+  }
+
+  /**
+   * The settings that the backup recorded, for a database that comes back under its own name after it was lost. Roles that
+   * are gone, and what only a superuser may set, are left out.
+   */
+  async #recordedSettings(
+    work: Work,
+    session: Session,
+    server: ServerFacts,
+    manifest: Manifest,
+    names: Names,
+    noOwner: boolean,
+  ): Promise<DatabaseSettings | undefined> {
+    if (noOwner || manifest.server.database !== names.target) return undefined;
+    const { settings } = await readStoredInventory(work, manifest);
+    const roles = [
+      settings.owner,
+      ...(settings.grants ?? []).map(({ grantee }) => grantee),
+      ...settings.settings.map(({ role }) => role),
+    ];
+    const missing = new Set(await missingRoles(session, [...new Set(roles.filter((role) => role !== null))]));
+    if (missing.has(settings.owner)) return undefined;
+    const known = (role: string | null): boolean => role === null || !missing.has(role);
+    return {
+      ...settings,
+      grants: settings.grants?.filter(({ grantee }) => known(grantee)) ?? null,
+      settings: settings.settings.filter(({ role }) => (role === null || server.role.superuser) && known(role)),
+    };
   }
 
   async recoverRestore(step: OwnStep): Promise<Recovery> {
