@@ -27,6 +27,7 @@ beforeEach(() => {
   program('node_modules/node/bin/node');
   lock('package-lock.json', { 'node_modules/zod': { version: '4.0.0' } });
   lock('node_modules/.package-lock.json', { 'node_modules/zod': { version: '4.0.0' } });
+  writeFileSync(join(folder, 'package.json'), '{}');
   writeFileSync(
     join(folder, 'npm.js'),
     'require("node:fs").writeFileSync("npm-was-called", process.argv.slice(2).join(" "))',
