@@ -70,8 +70,8 @@ export interface RedisCloudState {
   readonly tasks: Map<string, SimulatedTask>;
   /** Backup files in the customer's storage, by URI without credentials and query; `corrupt` ones cannot be read. */
   readonly files: Map<string, FileContent>;
-  /** Milliseconds of clock time that the work takes once its task is processed. */
-  readonly durations: { backup: number; import: number };
+  /** Milliseconds of clock time: what the account's queue takes for one write, and the work once its task is processed. */
+  readonly durations: { queue: number; backup: number; import: number };
   /** Answers every call with this status. */
   deny: 401 | 403 | undefined;
   /** Makes the user key a viewer's: it reads only. */
@@ -174,13 +174,13 @@ export function redisCloudSimulator({ clock }: SimulatorOptions): RedisCloudSimu
 
   /** Writes are processed one after another for the whole account. */
   const queueWrite = (milliseconds: number): { startsAt: number; endsAt: number } => {
-    const startsAt = Math.max(clock.now().getTime() + 100, busyUntil);
+    const startsAt = Math.max(clock.now().getTime() + state.durations.queue / 4, busyUntil);
     busyUntil = startsAt + milliseconds;
     return { startsAt, endsAt: busyUntil };
   };
 
   const failingTask = (commandType: string, database: number | undefined, type: string, status = '400 BAD_REQUEST') => {
-    const task = addTask(commandType, queueWrite(100), {
+    const task = addTask(commandType, queueWrite(state.durations.queue / 4), {
       resourceId: database,
       error: { type, status, description: `Simulated ${type}.` },
     });
@@ -191,7 +191,7 @@ export function redisCloudSimulator({ clock }: SimulatorOptions): RedisCloudSimu
     const now = clock.now().getTime();
     const task = addTask(
       commandType,
-      { startsAt: now + 40, endsAt: now + 80 },
+      { startsAt: now + state.durations.queue / 10, endsAt: now + state.durations.queue / 5 },
       { resourceId: database.id, additionalResourceId: database.subscription, resource: read },
     );
     return { status: 200, body: showTask(task) };
@@ -232,7 +232,7 @@ export function redisCloudSimulator({ clock }: SimulatorOptions): RedisCloudSimu
     if (!/^(s3|gs|abs|ftps?):\/\//.test(path)) return failingTask(command, database.id, 'DATABASE_INVALID_BACKUP_PATH');
     const refused = nextError(command, database.id);
     if (refused !== undefined) return refused;
-    const times = queueWrite(400);
+    const times = queueWrite(state.durations.queue);
     const latest = region?.lastBackup ?? database.lastBackup;
     const failure = state.nextFailure;
     state.nextFailure = undefined;
@@ -280,7 +280,7 @@ export function redisCloudSimulator({ clock }: SimulatorOptions): RedisCloudSimu
     if (files.some((file) => file === undefined)) {
       return failingTask(command, database.id, 'DATABASE_IMPORT_SOURCE_NOT_FOUND', '404 NOT_FOUND');
     }
-    const times = queueWrite(600);
+    const times = queueWrite(state.durations.queue * 1.5);
     const failure = state.nextFailure ?? (files.some((file) => file?.corrupt) ? 'the file cannot be read' : undefined);
     state.nextFailure = undefined;
     due.push({
@@ -708,7 +708,7 @@ function sampleFleet(now: number): RedisCloudState {
     ),
     databases: new Map(databases.map((one) => [one.id, one])),
     tasks: new Map([[seededTask.id, seededTask]]),
-    durations: { backup: 2000, import: 3000 },
+    durations: { queue: 400, backup: 2000, import: 3000 },
     files: new Map<string, FileContent>([
       ['s3://sandbox-backups/redis/carts/carts-last-good.rdb.gz', lastGood],
       ['s3://sandbox-backups/redis/carts/carts-older.rdb.gz', { data: keys({ cart: 10 }, 'last month') }],

@@ -35,7 +35,15 @@ export interface SimulatorServerOptions {
   readonly clock?: SimulatorClock;
   /** 0 to 1; for repeatable faults. */
   readonly random?: () => number;
+  /**
+   * Called when a request has arrived, and again when it was handled and is about to be answered; both wait for it. A
+   * request that it says to drop goes no further: the caller's connection is reset.
+   */
+  readonly onRequest?: (entry: JournalEntry, phase: RequestPhase) => Promise<RequestVerdict> | RequestVerdict;
 }
+
+export type RequestPhase = 'arrived' | 'handled';
+export type RequestVerdict = 'go on' | 'drop';
 
 const JOURNAL_LIMIT = 10_000;
 const BODY_LIMIT = 4 * 1024 * 1024;
@@ -140,6 +148,7 @@ export async function startSimulators(options: SimulatorServerOptions): Promise<
     if (request.text !== '') entry.body = maskSecrets(request.json ?? '(not JSON)');
     journal.push(entry);
     if (journal.length > JOURNAL_LIMIT) journal.shift();
+    if ((await options.onRequest?.(entry, 'arrived')) === 'drop') return resetSocket(incoming.socket);
 
     const fault = pickFault(simulator.provider, request);
     if (fault !== undefined) entry.fault = fault.kind;
@@ -153,6 +162,7 @@ export async function startSimulators(options: SimulatorServerOptions): Promise<
     if (fault?.kind === 'slow') await new Promise((resolve) => setTimeout(resolve, fault.delay_ms ?? 500));
     const response = await simulator.handle(request);
     entry.status = response.status;
+    if ((await options.onRequest?.(entry, 'handled')) === 'drop') return resetSocket(incoming.socket);
     if (fault?.kind === 'lost') return resetSocket(incoming.socket);
     if (fault?.kind === 'malformed') {
       return send(outgoing, {

@@ -9,7 +9,7 @@ import type { PrivateServer } from '../../src/postgres/private-server.ts';
 import { gcpCloudSqlSimulator } from '../../src/simulators/gcp-cloud-sql.ts';
 import { mongodbAtlasSimulator } from '../../src/simulators/mongodb-atlas.ts';
 import { redisCloudSimulator } from '../../src/simulators/redis-cloud.ts';
-import { type SimulatorServer, startSimulators } from '../../src/simulators/server.ts';
+import { type SimulatorServer, type SimulatorServerOptions, startSimulators } from '../../src/simulators/server.ts';
 import { SimulatorClock, type SimulatorOptions } from '../../src/simulators/simulator.ts';
 import * as declarations from '../../tools/index.ts';
 import { BOSS, type HarnessOptions } from './harness.ts';
@@ -38,7 +38,9 @@ export interface GuardedFleet {
 }
 
 /** Starts the fleet on loopback, its work taking tenths of seconds. */
-export async function startGuardedFleet(): Promise<GuardedFleet> {
+export async function startGuardedFleet(
+  server: Pick<SimulatorServerOptions, 'onRequest' | 'random'> = {},
+): Promise<GuardedFleet> {
   const postgres = await startTestServer();
   const directory = mkdtempSync(join(tmpdir(), 'holdfast-fleet-'));
   const backups = join(directory, 'backups');
@@ -56,9 +58,9 @@ export async function startGuardedFleet(): Promise<GuardedFleet> {
   const redis = redisCloudSimulator(options);
   atlas.state.snapshotMs = 100;
   atlas.state.restoreMs = 100;
-  Object.assign(redis.state.durations, { backup: 100, import: 100 });
+  Object.assign(redis.state.durations, { queue: 60, backup: 100, import: 100 });
   Object.assign(cloudSql.state.durations, { backup: 100, restore: 100, remove: 50 });
-  const provider = await startSimulators({ simulators: () => [atlas, cloudSql, redis], clock });
+  const provider = await startSimulators({ ...server, simulators: () => [atlas, cloudSql, redis], clock });
   const simulated = [...registry.entityTypes].flatMap(([defines, { type }]) =>
     type.sandbox === undefined
       ? []
@@ -121,7 +123,8 @@ async function create(engine: Engine, entity: string, input: JsonObject = {}): P
   return String(result?.['id']);
 }
 
-async function newest(engine: Engine, entity: string): Promise<string> {
+/** The id of the newest snapshot that can be restored; takes one where there is none. */
+export async function newestSnapshot(engine: Engine, entity: string): Promise<string> {
   const outcome = await engine.call({ principal: BOSS, entity, action: 'list-snapshots', input: {} });
   const { snapshots } = (outcome.kind === 'result' ? outcome.output : {}) as {
     snapshots: { id: string; restorable: boolean }[];
@@ -169,7 +172,7 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
       entity: 'sandbox/mongodb-atlas',
       tool: 'mongodb_atlas_restore',
       prepare: async (engine) => {
-        const snapshot_id = await newest(engine, 'sandbox/mongodb-atlas');
+        const snapshot_id = await newestSnapshot(engine, 'sandbox/mongodb-atlas');
         return { input: { snapshot_id }, other: { snapshot_id, safety_snapshot: false } };
       },
       drift: () => set(fleet().atlas.cluster('sandbox-cluster'), 'size', 'M20'),
@@ -180,7 +183,7 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
       tool: 'mongodb_atlas_delete_snapshot',
       prepare: async (engine) => ({
         input: { snapshot_id: await create(engine, 'sandbox/mongodb-atlas') },
-        other: { snapshot_id: await newest(engine, 'sandbox/mongodb-atlas'), allow_last: true },
+        other: { snapshot_id: await newestSnapshot(engine, 'sandbox/mongodb-atlas'), allow_last: true },
       }),
       drift: ({ snapshot_id }) => {
         const snapshot = fleet()
@@ -194,7 +197,7 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
       entity: 'sandbox/gcp-cloud-sql',
       tool: 'gcp_cloud_sql_restore',
       prepare: async (engine) => {
-        const backup_id = await newest(engine, 'sandbox/gcp-cloud-sql');
+        const backup_id = await newestSnapshot(engine, 'sandbox/gcp-cloud-sql');
         return { input: { backup_id }, other: { backup_id, safety_snapshot: false } };
       },
       drift: () => {
@@ -208,7 +211,7 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
       tool: 'gcp_cloud_sql_delete_snapshot',
       prepare: async (engine) => ({
         input: { backup_id: await create(engine, 'sandbox/gcp-cloud-sql') },
-        other: { backup_id: await newest(engine, 'sandbox/gcp-cloud-sql'), allow_last: true },
+        other: { backup_id: await newestSnapshot(engine, 'sandbox/gcp-cloud-sql'), allow_last: true },
       }),
       drift: ({ backup_id }) => {
         const run = fleet().cloudSql.runs.find(({ id }) => id === backup_id)!;
@@ -231,7 +234,7 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
       entity: 'sandbox/postgresql',
       tool: 'postgresql_restore',
       prepare: async (engine) => {
-        const snapshot_id = await newest(engine, 'sandbox/postgresql');
+        const snapshot_id = await newestSnapshot(engine, 'sandbox/postgresql');
         return { input: { snapshot_id }, other: { snapshot_id, safety_snapshot: false } };
       },
       drift: async () => {
@@ -245,7 +248,7 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
       entity: 'sandbox/postgresql',
       tool: 'postgresql_delete_snapshot',
       prepare: async (engine) => {
-        const keep = await newest(engine, 'sandbox/postgresql');
+        const keep = await newestSnapshot(engine, 'sandbox/postgresql');
         return {
           input: { snapshot_id: await create(engine, 'sandbox/postgresql'), allow_last: true },
           other: { snapshot_id: keep },

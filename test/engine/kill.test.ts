@@ -1,0 +1,492 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import type { HoldfastError } from '../../src/core/errors.ts';
+import type { JsonObject } from '../../src/core/json.ts';
+import type { OperationRecord, StateStore } from '../../src/core/state.ts';
+import type { ConfirmationDetails } from '../../src/engine/api.ts';
+import type { RequestPhase, RequestVerdict } from '../../src/simulators/server.ts';
+import type { JournalEntry } from '../../src/simulators/simulator.ts';
+import { openSqliteStore } from '../../src/state/sqlite.ts';
+import { type GuardedFleet, modules, registry, startGuardedFleet } from '../support/guarded-fleet.ts';
+import { ANA, BOSS, type Harness, startHarness } from '../support/harness.ts';
+import type { VictimOrders, VictimWord } from '../support/kill-victim.ts';
+import { entitiesOf, type MutatingCall, mutatingCalls, tally } from '../support/mutating-calls.ts';
+import { databases, describePostgres, sql, values } from '../support/postgres.ts';
+
+// Real processes die at every step of every operation. The providers live here, so that they are killed exactly when a
+// request arrives or was handled, and so that what was sent can be counted afterwards.
+
+const VICTIM = fileURLToPath(new URL('../support/kill-victim.ts', import.meta.url));
+const SETTLE_MS = 20_000;
+
+type Trap = (entry: JournalEntry, phase: RequestPhase) => Promise<RequestVerdict> | RequestVerdict;
+
+let fleet: GuardedFleet;
+const traps = new Map<string, Trap>();
+
+/** Runs the cases of one provider one after another, whatever order they are started in. */
+const lanes = new Map<string, Promise<unknown>>();
+function inLane(lane: string, work: () => Promise<void>): Promise<void> {
+  const turn = (lanes.get(lane) ?? Promise.resolve()).then(work);
+  lanes.set(
+    lane,
+    turn.catch(() => undefined),
+  );
+  return turn;
+}
+
+interface Victim {
+  readonly child: ChildProcess;
+  readonly words: VictimWord[];
+  /** The exit status or the signal that ended it. */
+  readonly ended: Promise<string>;
+  kill(signal?: 'SIGKILL' | 'SIGTERM'): void;
+}
+
+function startVictim(orders: VictimOrders, onWord: (word: VictimWord) => void = () => {}): Victim {
+  const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', VICTIM, JSON.stringify(orders)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { PATH: process.env['PATH'] ?? '', NODE_COMPILE_CACHE: join(tmpdir(), 'holdfast-kill-cache') },
+  });
+  const words: VictimWord[] = [];
+  createInterface({ input: child.stdout! }).on('line', (line) => {
+    const word = JSON.parse(line) as VictimWord;
+    words.push(word);
+    onWord(word);
+  });
+  const ended = new Promise<string>((resolve) => {
+    child.once('close', (code, signal) => resolve(signal ?? String(code)));
+  });
+  return { child, words, ended, kill: (signal = 'SIGKILL') => child.kill(signal) };
+}
+
+interface Site {
+  readonly directory: string;
+  readonly orders: VictimOrders;
+  readonly input: JsonObject;
+  /** What the process that dies writes, seen from here. */
+  readonly store: StateStore;
+  open(): Promise<Harness>;
+  close(): Promise<void>;
+}
+
+/** Makes a call ready in a state directory of its own: planned, and approved where that is needed. */
+async function prepare(one: MutatingCall): Promise<Site> {
+  const directory = mkdtempSync(join(tmpdir(), 'hf-kill-'));
+  const shared = { entities: fleet.entities, secrets: fleet.secrets, stateDirectory: directory };
+  const open = () => startHarness({ ...shared, modules });
+  const harness = await open();
+  const { engine } = harness;
+  const input = await one.prepare(engine);
+  let token: string | undefined;
+  if (one.guarded) {
+    const refusal = (await engine
+      .call({ principal: ANA, entity: one.entity, action: one.action, input })
+      .catch((cause) => cause)) as HoldfastError;
+    const { confirmation, plan } = refusal.details as unknown as ConfirmationDetails;
+    token = confirmation.token;
+    await engine.approve({ confirmation: confirmation.id, by: BOSS, via: 'terminal', typedTarget: plan.target });
+  }
+  await harness.close();
+  const store = await openSqliteStore(join(directory, 'state.db'));
+  return {
+    directory,
+    input,
+    store,
+    orders: { fleet: shared, entity: one.entity, action: one.action, input, token },
+    open,
+    close: async () => {
+      await store.close();
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+/** The operation that the call began; the preparation's own are over. */
+async function operationOf(site: Site, one: MutatingCall): Promise<OperationRecord | undefined> {
+  const all = await site.store.operations({ entity: one.entity, limit: 10 });
+  return all.find(({ principal }) => principal === ANA.id);
+}
+
+async function runningStep(site: Site, one: MutatingCall): Promise<string | undefined> {
+  return (await operationOf(site, one))?.steps.find(({ status }) => status === 'running')?.name;
+}
+
+/** Takes over what was left, as the next process does at its start, and waits until nothing is unfinished. */
+async function settle(harness: Harness): Promise<void> {
+  await harness.engine.resume();
+  const deadline = performance.now() + SETTLE_MS;
+  for (;;) {
+    const open = await harness.store.operations({ statuses: ['pending', 'running'] });
+    if (open.length === 0) return;
+    expect(performance.now(), `still unfinished: ${JSON.stringify(open)}`).toBeLessThan(deadline);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+interface Listed {
+  id: string;
+  status: string;
+  restorable: boolean;
+  kind: string;
+}
+
+async function list(harness: Harness, entity: string): Promise<Listed[]> {
+  const outcome = await harness.engine.call({ principal: BOSS, entity, action: 'list-snapshots', input: {} });
+  return outcome.kind === 'result' ? (outcome.output as { snapshots: Listed[] }).snapshots : [];
+}
+
+/** Says of one operation what must be true of it whatever was done to its process. */
+function expectAccountedFor(record: OperationRecord, label: string): void {
+  expect(['succeeded', 'failed', 'cancelled', 'unknown'], label).toContain(record.status);
+  expect(record.ended_at, label).toBeDefined();
+  if (record.status === 'succeeded') return;
+  expect(String(record.error?.['message'] ?? ''), label).toMatch(/\w+ \w+ \w+/);
+  expect(String(record.error?.['hint'] ?? ''), label).toMatch(/\w+ \w+ \w+/);
+}
+
+/** Tries the spent token again in the new process: it must be refused, and nothing must be sent. */
+async function expectSpent(harness: Harness, site: Site, one: MutatingCall, label: string): Promise<void> {
+  if (site.orders.token === undefined) return;
+  const writes = () => fleet.provider.writes().filter(({ provider }) => provider === one.provider).length;
+  const sent = writes();
+  const again = harness.engine.call({
+    principal: ANA,
+    entity: one.entity,
+    action: one.action,
+    input: site.input,
+    token: site.orders.token,
+  });
+  const refusal = (await again.then(
+    () => ({ code: 'it ran' }),
+    (cause) => cause,
+  )) as { code: string };
+  expect(refusal.code, label).toMatch(/CONFIRMATION_USED|PLAN_CHANGED|NOT_FOUND|INVALID_STATE|RESOURCE_EXISTS/);
+  expect(writes(), label).toBe(sent);
+}
+
+/** Counts what reached the provider's logic, by kind of write. */
+function handledWrites(journal: readonly JournalEntry[]): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const { writes, status, method, path } of journal) {
+    if (!writes || status === null) continue;
+    const kind = `${method} ${path}`;
+    counts[kind] = (counts[kind] ?? 0) + 1;
+  }
+  return counts;
+}
+
+interface Point {
+  readonly step: string;
+  readonly at: 'begins' | 'write arrives' | 'write was handled';
+}
+
+/** A call that is run once undisturbed: where it can be killed. */
+async function findPoints(one: MutatingCall): Promise<Point[]> {
+  const site = await prepare(one);
+  const points: Point[] = [];
+  const add = (point: Point): void => {
+    if (!points.some(({ step, at }) => step === point.step && at === point.at)) points.push(point);
+  };
+  traps.set(one.provider, async (entry, phase): Promise<RequestVerdict> => {
+    const step = one.isOperation ? await runningStep(site, one) : 'run';
+    if (step === undefined || phase === 'handled') return 'go on';
+    if (one.isOperation) add({ step, at: 'begins' });
+    if (!entry.writes) return 'go on';
+    add({ step, at: 'write arrives' });
+    add({ step, at: 'write was handled' });
+    return 'go on';
+  });
+  try {
+    const victim = startVictim(site.orders);
+    expect(await victim.ended, one.name).toBe('0');
+    expect(victim.words.at(-1), one.name).toEqual({ say: 'over', status: 'ok' });
+    const record = await operationOf(site, one);
+    const steps = record?.steps.map(({ name }) => name) ?? ['run'];
+    expect([...new Set(points.map(({ step }) => step))], one.name).toEqual(steps);
+  } finally {
+    traps.delete(one.provider);
+    await site.close();
+  }
+  return points;
+}
+
+async function killAt(one: MutatingCall, point: Point): Promise<void> {
+  const label = `${one.name}, killed when ${point.step}: ${point.at}`;
+  const site = await prepare(one);
+  const begin = fleet.provider.journal.length;
+  const before = tally(fleet, one.entity);
+  let victim: Victim | undefined;
+  traps.set(one.provider, async (entry, phase) => {
+    if (victim?.child.killed === true) return phase === 'arrived' ? 'drop' : 'go on';
+    const wanted =
+      point.at === 'begins'
+        ? phase === 'arrived'
+        : entry.writes && phase === (point.at === 'write arrives' ? 'arrived' : 'handled');
+    if (!wanted || (one.isOperation && (await runningStep(site, one)) !== point.step)) return 'go on';
+    victim?.kill();
+    await victim?.ended;
+    return 'drop';
+  });
+  let harness: Harness | undefined;
+  try {
+    victim = startVictim(site.orders);
+    expect(await victim.ended, label).toBe('SIGKILL');
+    traps.delete(one.provider);
+
+    harness = await site.open();
+    for (const { restorable, status } of await list(harness, one.entity))
+      expect(restorable ? status : 'available', label).toBe('available');
+    await settle(harness);
+
+    const journal = fleet.provider.journal.slice(begin).filter(({ provider }) => provider === one.provider);
+    for (const [kind, times] of Object.entries(handledWrites(journal))) expect(times, `${label}: ${kind}`).toBe(1);
+    const after = tally(fleet, one.entity);
+    const made = { snapshots: after.snapshots - before.snapshots, restores: after.restores - before.restores };
+    const own = {
+      snapshot: made.snapshots,
+      restore: made.restores,
+      delete: before.snapshots - after.snapshots,
+      none: 0,
+    }[one.effect];
+    const record = await operationOf(site, one);
+    if (record !== undefined) {
+      expectAccountedFor(record, label);
+      // What needs no confirmation is finished by the next process. What needs one is followed if it had been sent.
+      const last = record.steps.findLastIndex(({ kind }) => kind === 'mutate');
+      const killed = record.steps.findIndex(({ name }) => name === point.step);
+      const wasSent = killed > last || (killed === last && point.at === 'write was handled');
+      expect(record.status, `${label}: ${JSON.stringify(record.error)}`).toBe(
+        !one.guarded || wasSent ? 'succeeded' : 'failed',
+      );
+      expect(own, label).toBe(record.status === 'succeeded' ? 1 : 0);
+      if (record.status === 'failed' && made.snapshots === 1)
+        expect(JSON.stringify(record.undo), label).toMatch(/snapshot|backup/);
+    } else {
+      expect(own, label).toBe(point.at === 'write was handled' ? 1 : 0);
+    }
+    await expectSpent(harness, site, one, label);
+    expect(await harness.engine.verifyAudit(), label).toMatchObject({ ok: true });
+  } finally {
+    traps.delete(one.provider);
+    victim?.kill();
+    await harness?.close();
+    await site.close();
+  }
+}
+
+// --- PostgreSQL ------------------------------------------------------------------------------------------------------
+
+/** Kills at random moments, of what writes most. */
+const RANDOM_KILLS: Record<string, number> = { 'create-snapshot': 5, 'restore in place': 5 };
+const CONTENT = "SELECT count(*) || ' ' || md5(string_agg(id || v, ',' ORDER BY id)) FROM t";
+
+/** Repeatable numbers from 0 to 1. */
+function dice(seed: string): () => number {
+  let state = [...seed].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) >>> 0, 7);
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+const live = (database = 'shop'): Promise<string> =>
+  values(fleet.postgres.connection, database, CONTENT).then(([one = '']) => one);
+
+interface Shop {
+  /** What the backup holds, and what the live database holds since. */
+  readonly old: string;
+  readonly now: string;
+  readonly snapshot: string;
+}
+
+/** Gives the live database new content, after a backup of the old one. */
+async function prepareShop(one: MutatingCall): Promise<Shop> {
+  const { connection } = fleet.postgres;
+  await sql(connection, 'shop', "UPDATE t SET v = 'old ' || id");
+  const old = await live();
+  const harness = await startHarness({ modules, entities: fleet.entities, secrets: fleet.secrets });
+  const taken = await harness.engine.call({
+    principal: BOSS,
+    entity: one.entity,
+    action: 'create-snapshot',
+    input: {},
+    wait: 'end',
+  });
+  await harness.close();
+  await sql(connection, 'shop', "UPDATE t SET v = 'new ' || id");
+  const snapshot = taken.kind === 'operation' ? String(taken.operation.result?.['id']) : '';
+  return { old, now: await live(), snapshot };
+}
+
+const preparePostgres = (one: MutatingCall, { snapshot }: Shop): Promise<Site> =>
+  prepare({
+    ...one,
+    prepare: async (engine) => {
+      const input = await one.prepare(engine);
+      return 'snapshot_id' in input ? { ...input, snapshot_id: snapshot } : input;
+    },
+  });
+
+/** Drops what a finished restore rightly left. */
+async function tidy(): Promise<void> {
+  const { connection } = fleet.postgres;
+  for (const name of await databases(connection))
+    if (name !== 'shop') await sql(connection, 'postgres', `DROP DATABASE "${name}" WITH (FORCE)`);
+}
+
+/** A call that is run once undisturbed: after which savings of its record it is to be killed, and how long it takes. */
+async function measure(one: MutatingCall, shop: Shop): Promise<{ saves: number[]; took: number }> {
+  const site = await preparePostgres(one, shop);
+  let began = 0;
+  try {
+    const victim = startVictim(site.orders, ({ say }) => {
+      if (say === 'saved' && began === 0) began = performance.now();
+    });
+    expect(await victim.ended, one.name).toBe('0');
+    expect(victim.words.at(-1), one.name).toEqual({ say: 'over', status: 'ok' });
+    const saved = victim.words.filter((word) => word.say === 'saved');
+    const steps = (await operationOf(site, one))?.steps.map(({ name }) => name);
+    expect(
+      [...new Set(saved.map(({ step }) => step))].filter((step) => step !== ''),
+      one.name,
+    ).toEqual(steps);
+    // As a step begins; of one that touches the live database also after its last word.
+    const wanted = saved.filter(
+      ({ step }, index) => step !== saved[index - 1]?.step || (one.guarded && step !== saved[index + 1]?.step),
+    );
+    return { saves: wanted.map(({ count }) => count), took: performance.now() - began };
+  } finally {
+    await tidy();
+    await sql(fleet.postgres.connection, 'shop', "UPDATE t SET v = 'new ' || id");
+    await site.close();
+  }
+}
+
+async function killPostgres(
+  one: MutatingCall,
+  shop: Shop,
+  moment: { save: number } | { after: number },
+): Promise<void> {
+  const label = `${one.name}, killed at ${JSON.stringify(moment)}`;
+  const { old, now } = shop;
+  const site = await preparePostgres(one, shop);
+  const inPlace = one.guarded && one.effect === 'restore';
+  let harness: Harness | undefined;
+  let victim: Victim | undefined;
+  try {
+    let began = false;
+    const orders = 'save' in moment ? { ...site.orders, haltAfterSave: moment.save } : site.orders;
+    victim = startVictim(orders, (word) => {
+      if (word.say === 'halted') victim?.kill();
+      if (word.say !== 'saved' || began || !('after' in moment)) return;
+      began = true;
+      setTimeout(() => victim?.kill(), moment.after);
+    });
+    // One that was quicker than its random moment is over; it must be whole as well.
+    expect(await victim.ended, label).toMatch('save' in moment ? /^SIGKILL$/ : /^(SIGKILL|0)$/);
+    const left = await live();
+    expect(inPlace ? [old, now] : [now], label).toContain(left);
+
+    harness = await site.open();
+    await settle(harness);
+    const record = (await operationOf(site, one))!;
+    expectAccountedFor(record, label);
+    const result = record.result ?? {};
+    expect(record.status, `${label}: ${JSON.stringify(record.error)}`).toBe(
+      !inPlace || left === old ? 'succeeded' : 'failed',
+    );
+    expect(await live(), label).toBe(left);
+    const kept = inPlace && record.status === 'succeeded' ? [String(result['kept_as'])] : [];
+    const made = one.effect === 'restore' && !inPlace ? [String(site.input['target_database'])] : [];
+    expect(await databases(fleet.postgres.connection), label).toEqual(['shop', ...kept, ...made].sort());
+    for (const name of kept) expect(await live(name), label).toBe(now);
+    for (const name of made) expect(await live(name), label).toBe(old);
+
+    const all = await list(harness, one.entity);
+    expect(
+      all.filter(({ restorable }) => !restorable),
+      label,
+    ).toEqual([]);
+    const own = all.filter(({ id }) => id !== shop.snapshot && JSON.stringify(record.steps).includes(id));
+    for (const { id } of own) {
+      const input = { snapshot_id: id, level: 'readable' };
+      const call = { principal: BOSS, entity: one.entity, action: 'verify-snapshot', input, wait: 'end' } as const;
+      expect(await harness.engine.call(call), label).toMatchObject({ operation: { status: 'succeeded' } });
+    }
+    if (one.effect === 'snapshot')
+      expect(
+        own.map(({ id }) => id),
+        label,
+      ).toEqual([result['id']]);
+    await expectSpent(harness, site, one, label);
+    expect(await harness.engine.verifyAudit(), label).toMatchObject({ ok: true });
+  } finally {
+    victim?.kill();
+    await harness?.close();
+    await tidy();
+    await sql(fleet.postgres.connection, 'shop', "UPDATE t SET v = 'new ' || id");
+    await site.close();
+  }
+}
+
+const calls = mutatingCalls(() => fleet);
+const simulated = calls.filter(({ provider }) => provider !== 'postgresql');
+const postgres = calls.filter(({ provider }) => provider === 'postgresql');
+
+/** Takes one of each provider in turn, so that all lanes are busy. */
+function interleaved(all: readonly MutatingCall[]): MutatingCall[] {
+  const byLane = Map.groupBy(all, ({ provider }) => provider);
+  const longest = Math.max(...[...byLane.values()].map(({ length }) => length));
+  return Array.from({ length: longest }, (_, index) =>
+    [...byLane.values()].flatMap((lane) => lane[index] ?? []),
+  ).flat();
+}
+
+it('has a case for every operation of every entity type', () => {
+  const wanted = registry.actions
+    .filter((action) => action.steps !== undefined)
+    .flatMap((action) => entitiesOf(action.on).map((entity) => `${action.provider.id}/${action.name} on ${entity}`));
+  const covered = new Set(calls.map(({ provider, action, entity }) => `${provider}/${action} on ${entity}`));
+  expect(wanted.filter((name) => !covered.has(name))).toEqual([]);
+});
+
+describePostgres('what is left of operations', () => {
+  beforeAll(async () => {
+    fleet = await startGuardedFleet({
+      onRequest: (entry, phase) => traps.get(entry.provider)?.(entry, phase) ?? 'go on',
+    });
+  }, 60_000);
+  afterAll(() => fleet?.close());
+
+  it.concurrent.each(interleaved(simulated).map((one) => [one.name, one] as const))(
+    'after SIGKILL nothing is sent twice and everything is accounted for: %s',
+    { timeout: 120_000 },
+    (_, one) =>
+      inLane(one.provider, async () => {
+        for (const point of await findPoints(one)) await killAt(one, point);
+      }),
+  );
+
+  it.concurrent.each(postgres.filter(({ isOperation }) => isOperation).map((one) => [one.name, one] as const))(
+    'after SIGKILL the live database is whole: %s',
+    { timeout: 120_000 },
+    (_, one) =>
+      inLane(one.provider, async () => {
+        const shop = await prepareShop(one);
+        const { saves, took } = await measure(one, shop);
+        for (const save of saves) await killPostgres(one, shop, { save });
+        const random = dice(one.name);
+        const times = RANDOM_KILLS[one.guarded ? `${one.action} in place` : one.action] ?? 0;
+        for (let turn = 0; turn < times; turn += 1)
+          await killPostgres(one, shop, { after: Math.round(random() * took) });
+      }),
+  );
+});
