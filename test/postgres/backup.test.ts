@@ -69,7 +69,7 @@ describePostgres('a logical backup', () => {
         await session.query(
           `INSERT INTO public.orders (note, amount) SELECT 'load', ${writer} FROM generate_series(1, 5)`,
         );
-        await session.query('UPDATE public.orders SET amount = amount + 1 WHERE id % 100 = 3');
+        await session.query(`UPDATE public.orders SET amount = amount + 1 WHERE id % 100 = ${writer}`);
         await session.query("SELECT nextval('public.tickets')");
         written += 1;
       }
@@ -260,9 +260,11 @@ describePostgres('a logical backup', () => {
   });
 
   it('stores nothing where the storage is not a directory', async () => {
-    const file = join(await mkdtemp(join(tmpdir(), 'hf-file-')), 'file');
+    const directory = await mkdtemp(join(tmpdir(), 'hf-file-'));
+    const file = join(directory, 'file');
     await writeFile(file, '');
     const { fails } = await harness({ parameters: { storage: { type: 'local', path: file } } });
     expect(await fails('create-snapshot')).toMatchObject({ code: 'RESOURCE_NOT_FOUND' });
+    await rm(directory, { recursive: true });
   });
 });

@@ -5,7 +5,7 @@ import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { promisify } from 'node:util';
 import { generateIdentity, identityToRecipient } from 'age-encryption';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import type { HoldfastError } from '../../src/core/errors.ts';
 import { assertMayWrite } from '../../src/core/grant.ts';
 import { findBinaries } from '../../src/postgres/binaries.ts';
@@ -172,18 +172,21 @@ describePostgres('a restore', () => {
       return bytes;
     };
 
-  describe.each(['age', 'none'])('of a damaged backup, encryption %s', (scheme) => {
-    const opened = (): Promise<PostgresHarness> => (scheme === 'age' ? sealedHarness() : harness());
-    const file = scheme === 'age' ? 'payload.dump.zst.age' : 'payload.dump.zst';
+  const DAMAGE: readonly (readonly [string, string, (bytes: Buffer) => Buffer])[] = [
+    ['a flipped bit in the middle', 'age', flip(9000)],
+    ['a flipped bit at the end', 'age', flip(-20)],
+    ['a cut end', 'age', (bytes) => bytes.subarray(0, -100)],
+    ['nothing behind the beginning', 'age', (bytes) => bytes.subarray(0, 4000)],
+    ['a flipped bit in the middle', 'none', flip(9000)],
+    ['a cut end', 'none', (bytes) => bytes.subarray(0, -100)],
+    ['a byte too much', 'none', (bytes) => Buffer.concat([bytes, Buffer.from('x')])],
+  ];
 
-    it.each([
-      ['a flipped bit in the middle', flip(9000)],
-      ['a flipped bit at the end', flip(-20)],
-      ['a cut end', (bytes: Buffer) => bytes.subarray(0, -100)],
-      ['nothing behind the beginning', (bytes: Buffer) => bytes.subarray(0, 4000)],
-      ['a byte too much', (bytes: Buffer) => Buffer.concat([bytes, Buffer.from('x')])],
-    ])('leaves the old data whole and is refused at every level: %s', async (_, change) => {
-      const h = await opened();
+  it.each(DAMAGE)(
+    'leaves the old data whole and refuses at every level %s, encryption %s',
+    async (_, scheme, change) => {
+      const h = await (scheme === 'age' ? sealedHarness() : harness());
+      const file = scheme === 'age' ? 'payload.dump.zst.age' : 'payload.dump.zst';
       const { id } = await h.call('create-snapshot');
       await sql(connection, 'shop', 'DELETE FROM orders WHERE id > 10');
       await bend(join(folder(h, id), file), change);
@@ -205,8 +208,8 @@ describePostgres('a restore', () => {
       expect(await h.fails('restore', { snapshot_id: id })).toMatchObject({ code: 'INTEGRITY_FAILED' });
       expect((await h.call('get-backup-info'))['newest']).toBeNull();
       expect(await databases(connection)).toEqual(['model', 'shop']);
-    });
-  });
+    },
+  );
 
   it('refuses a missing file, a bent manifest and a header that the right key does not open', async () => {
     const h = await sealedHarness();
