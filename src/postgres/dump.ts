@@ -7,7 +7,7 @@ import { openSession, type Session } from './connection.ts';
 import { type Inventory, readInventory, readSchemaText, summarise } from './inventory.ts';
 import { MANIFEST_SCHEMA, type Manifest, type Payload } from './manifest.ts';
 import { probe, requireZstd, type Sealing, seal, Tally } from './seal.ts';
-import { assertReadsEverything, readServer, type ServerFacts } from './server.ts';
+import { assertReadsEverything, readServer, type ServerFacts, USER_RELATION } from './server.ts';
 import { percentOf, type Work, withPrograms } from './work.ts';
 
 export interface BackupRequest {
@@ -158,6 +158,7 @@ async function write(
         throw cause;
       }
     };
+    const whole = await estimateDump(session, server);
     const dump = startChild(
       binaries.pgDump,
       ['-Fc', '-Z0', `--snapshot=${snapshot}`, '--lock-wait-timeout=30s', '--no-password'],
@@ -166,7 +167,7 @@ async function write(
     let shown = -1;
     const stored = failFast(
       putSealed('payload.dump', 'dump', dump.output(), signal, (bytes) => {
-        const percent = percentOf(bytes, server.database_size_bytes);
+        const percent = percentOf(bytes, whole);
         if (percent === undefined || percent === shown) return;
         shown = percent;
         work.progress({ percent, message: `${formatBytes(bytes)} dumped` });
@@ -253,4 +254,15 @@ async function write(
   runtime.assertMayWrite('storing the manifest of a backup');
   await repository.commit(manifest);
   return manifest;
+}
+
+/** Guesses the size of a dump: tables without indexes and without the catalogues, which an empty database is full of. */
+async function estimateDump(session: Session, server: ServerFacts): Promise<number> {
+  const [row] = await session.query<{ bytes: string }>(`
+    SELECT coalesce(sum(greatest(c.relpages, 0)::int8 + coalesce(t.relpages, 0)), 0) * current_setting('block_size')::int8 AS bytes
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
+    WHERE c.relkind = 'r' AND ${USER_RELATION}`);
+  const bytes = Number(row?.bytes ?? 0);
+  // Tables that were never vacuumed or analysed have no pages there.
+  return bytes > 0 ? bytes : server.database_size_bytes;
 }
