@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { defineAction } from '../../src/core/action.ts';
 import { HoldfastError } from '../../src/core/errors.ts';
+import type { Recovery } from '../../src/core/operation.ts';
 import { defineProvider } from '../../src/core/provider.ts';
 import { SnapshotList } from '../../src/core/schemas.ts';
 
@@ -19,6 +20,12 @@ export interface Shelf {
   /** Whether the write of `restore` arrived; recover looks here. */
   arrived: boolean;
   followRounds: number;
+  /** Answers in place of the usual look-up. */
+  recovery: (() => Promise<Recovery>) | undefined;
+  /** Called while the safety snapshot is taken. */
+  safety: (() => Promise<void>) | undefined;
+  /** What `abandon` says, or how it fails. */
+  abandoned: string | Error;
 }
 
 export function newShelf(): Shelf {
@@ -30,6 +37,9 @@ export function newShelf(): Shelf {
     during: undefined,
     arrived: false,
     followRounds: 0,
+    recovery: undefined,
+    safety: undefined,
+    abandoned: '',
   };
 }
 
@@ -160,6 +170,7 @@ export function toyModule(shelf: Shelf) {
           run: async (context) => {
             context.runtime.assertMayWrite('safety');
             shelf.writes.push('safety');
+            await shelf.safety?.();
             shelf.snapshots.set('safety', shelf.content);
             return { id: 'safety' };
           },
@@ -181,7 +192,12 @@ export function toyModule(shelf: Shelf) {
           shelf.content = shelf.snapshots.get(context.input.snapshot_id) ?? '';
           return { done: true };
         },
-        recover: async () => (shelf.arrived ? { state: 'done', result: { done: true } } : { state: 'not_begun' }),
+        recover: async () =>
+          shelf.recovery?.() ?? (shelf.arrived ? { state: 'done', result: { done: true } } : { state: 'not_begun' }),
+        abandon: async () => {
+          if (shelf.abandoned instanceof Error) throw shelf.abandoned;
+          return shelf.abandoned;
+        },
       },
       {
         name: 'wait',
