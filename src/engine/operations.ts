@@ -16,6 +16,8 @@ const LEASE_MS = 30_000;
 const HEARTBEAT_MS = 10_000;
 /** How long a shut-down waits for a step that writes before it interrupts it, in ms. */
 const DRAIN_MS = 10_000;
+/** How long an interrupted operation may still look for what became of its write, in ms. */
+const LOOK_MS = 30_000;
 
 export interface OperationRunnerOptions {
   readonly store: StateStore;
@@ -164,7 +166,10 @@ export class OperationRunner {
     await this.#options.onRecover(record);
     const owner = this.#lease();
     if (!(await this.#options.store.claimOperation(record.id, record.owner?.id, owner))) return false;
-    this.#start({ ...record, owner }, script, true);
+    // Its owner may have gone on between the look at it and the claim.
+    const claimed = await this.#options.store.operation(record.id);
+    if (claimed === undefined || (claimed.status !== 'pending' && claimed.status !== 'running')) return false;
+    this.#start(claimed, script, true);
     return true;
   }
 
@@ -201,10 +206,17 @@ export class OperationRunner {
       this.#save(running).catch(() => controller.abort(new DOMException('lost the state store', 'AbortError')));
     }, HEARTBEAT_MS);
     heartbeat.unref();
-    const done = withoutGrant(() => this.#run(running, script)).finally(() => {
-      clearInterval(heartbeat);
-      this.#running.delete(record.id);
-    });
+    const done = withoutGrant(() => this.#run(running, script))
+      .catch((cause: unknown) => {
+        // What was written last stands in the store: once it can be written again, a process takes over from there.
+        throw cause instanceof HoldfastError && cause.code === 'STATE_UNAVAILABLE'
+          ? lostStore(record.id, cause)
+          : cause;
+      })
+      .finally(() => {
+        clearInterval(heartbeat);
+        this.#running.delete(record.id);
+      });
     done.catch(() => undefined);
     (running as { done: Promise<OperationRecord> }).done = done;
   }
@@ -221,15 +233,21 @@ export class OperationRunner {
       try {
         results[step.name] = await this.#step(running, script, step, state, context);
       } catch (cause) {
-        // A client of ours may have turned the abort into its error already.
-        const stopped = this.#closing && this.#mapped(script, cause).code === 'CANCELLED';
-        if (stopped && step.kind === 'follow') return this.#release(running);
-        return this.#fail(running, script, step, state, context, results, cause);
+        const error = this.#mapped(script, cause);
+        if (error.code === 'STATE_UNAVAILABLE') throw error;
+        if (this.#isStopped(running, error)) {
+          // Another process begins or continues only what needs no confirmation; what was sent it looks up.
+          const unsent = step.kind === 'mutate' && error.details?.['outcome'] !== 'unknown';
+          if (!unsent || !isGuarded(running.record.risk)) return this.#release(running, state);
+          return this.#fail(running, script, step, state, context, results, interrupted(step.name, undefined));
+        }
+        return this.#fail(running, script, step, state, context, results, error);
       }
       this.#change(state, { status: 'succeeded', result: results[step.name]!, ended_at: this.#stamp(), percent: 100 });
       await this.#save(running);
       running.events.emit('step');
-      if (this.#closing && running.onlyFollows() && index + 1 < script.steps.length) return this.#release(running);
+      const next = running.record.steps[index + 1];
+      if (this.#closing && running.onlyFollows() && next !== undefined) return this.#release(running, next);
     }
     return this.#finish(running, {
       status: 'succeeded',
@@ -273,6 +291,7 @@ export class OperationRunner {
     } catch (cause) {
       const error = this.#mapped(script, cause);
       if (error.details?.['outcome'] !== 'unknown' || step.recover === undefined) throw error;
+      if (this.#isStopped(running, error)) throw error;
       // The write may have arrived. Reading tells; it is never sent again.
       const recovery = await this.#recover(step, context);
       if (recovery.state === 'done') return recovery.result ?? {};
@@ -293,11 +312,21 @@ export class OperationRunner {
   async #recover(step: Step, context: StepContext<unknown, unknown, unknown>): Promise<Recovery> {
     if (step.recover === undefined)
       return { state: 'unknown', message: `nothing can tell what became of the step ${step.name}` };
+    const { signal } = context;
+    // Whoever interrupted the operation still wants to know what had been sent.
+    const look = signal.aborted && !this.#closing ? { ...context, signal: AbortSignal.timeout(LOOK_MS) } : context;
     try {
-      return await withGrant({ action: 'recover', entity: context.entity.key }, () => step.recover!(context));
-    } catch {
+      return await withGrant({ action: 'recover', entity: context.entity.key }, () => step.recover!(look));
+    } catch (cause) {
+      if (cause instanceof HoldfastError && cause.code === 'STATE_UNAVAILABLE') throw cause;
+      if (this.#closing && signal.aborted) throw stopped(cause);
       return { state: 'unknown', message: `looking for the step ${step.name} at the provider failed` };
     }
+  }
+
+  // A client of ours may have turned the abort into its error already, and a program that was ended says what it likes.
+  #isStopped(running: Running, error: HoldfastError): boolean {
+    return this.#closing && running.controller.signal.aborted && error.code === 'CANCELLED';
   }
 
   async #fail(
@@ -307,9 +336,8 @@ export class OperationRunner {
     state: StepRecord,
     context: StepContext<unknown, unknown, unknown>,
     results: Record<string, JsonObject>,
-    cause: unknown,
+    error: HoldfastError,
   ): Promise<OperationRecord> {
-    const error = this.#mapped(script, cause);
     const unknown = error.details?.['outcome'] === 'unknown';
     const status = unknown ? 'unknown' : error.code === 'CANCELLED' ? 'cancelled' : 'failed';
     this.#change(state, { status, ended_at: this.#stamp(), message: error.message });
@@ -404,7 +432,8 @@ export class OperationRunner {
   }
 
   // Leaves the rest to the next process: nobody owns it until then.
-  async #release(running: Running): Promise<OperationRecord> {
+  async #release(running: Running, state: StepRecord): Promise<OperationRecord> {
+    this.#change(state, { message: 'Holdfast was stopped here; its next start goes on' });
     await this.#save(running, 0);
     return running.record;
   }
@@ -429,6 +458,21 @@ function unknownOutcome(message: string): HoldfastError {
     retryable: false,
     details: { outcome: 'unknown' },
     hint: 'It is not known whether this was carried out. Nothing more was sent. Look at the provider before doing anything again.',
+  });
+}
+
+function stopped(cause: unknown): HoldfastError {
+  return new HoldfastError('CANCELLED', 'Holdfast was stopped while it looked for what became of a write', {
+    cause,
+    details: { outcome: 'unknown' },
+  });
+}
+
+function lostStore(id: string, cause: HoldfastError): HoldfastError {
+  return new HoldfastError('STATE_UNAVAILABLE', `the state of operation ${id} could not be written`, {
+    cause,
+    details: { operation_id: id, outcome: 'unknown' },
+    hint: 'What it had sent may have been carried out. Make the state directory writable again, then look at the operation.',
   });
 }
 

@@ -1,20 +1,23 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import type { HoldfastError } from '../../src/core/errors.ts';
+import { HoldfastError } from '../../src/core/errors.ts';
 import type { JsonObject } from '../../src/core/json.ts';
 import type { OperationRecord, StateStore } from '../../src/core/state.ts';
 import type { ConfirmationDetails } from '../../src/engine/api.ts';
-import type { RequestPhase, RequestVerdict } from '../../src/simulators/server.ts';
+import { mongodbAtlasSimulator } from '../../src/simulators/mongodb-atlas.ts';
+import { type RequestPhase, type RequestVerdict, startSimulators } from '../../src/simulators/server.ts';
 import type { JournalEntry } from '../../src/simulators/simulator.ts';
 import { openSqliteStore } from '../../src/state/sqlite.ts';
 import { type GuardedFleet, modules, registry, startGuardedFleet } from '../support/guarded-fleet.ts';
 import { ANA, BOSS, type Harness, startHarness } from '../support/harness.ts';
 import type { VictimOrders, VictimWord } from '../support/kill-victim.ts';
+import { connectClient, type TestClient } from '../support/mcp-clients.ts';
 import { entitiesOf, type MutatingCall, mutatingCalls, tally } from '../support/mutating-calls.ts';
 import { databases, describePostgres, sql, values } from '../support/postgres.ts';
 
@@ -22,6 +25,7 @@ import { databases, describePostgres, sql, values } from '../support/postgres.ts
 // request arrives or was handled, and so that what was sent can be counted afterwards.
 
 const VICTIM = fileURLToPath(new URL('../support/kill-victim.ts', import.meta.url));
+const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const SETTLE_MS = 20_000;
 
 type Trap = (entry: JournalEntry, phase: RequestPhase) => Promise<RequestVerdict> | RequestVerdict;
@@ -71,7 +75,7 @@ interface Site {
   readonly input: JsonObject;
   /** What the process that dies writes, seen from here. */
   readonly store: StateStore;
-  open(): Promise<Harness>;
+  open(now?: () => Date): Promise<Harness>;
   close(): Promise<void>;
 }
 
@@ -79,7 +83,7 @@ interface Site {
 async function prepare(one: MutatingCall): Promise<Site> {
   const directory = mkdtempSync(join(tmpdir(), 'hf-kill-'));
   const shared = { entities: fleet.entities, secrets: fleet.secrets, stateDirectory: directory };
-  const open = () => startHarness({ ...shared, modules });
+  const open = (now?: () => Date) => startHarness({ ...shared, modules, ...(now === undefined ? {} : { now }) });
   const harness = await open();
   const { engine } = harness;
   const input = await one.prepare(engine);
@@ -181,6 +185,12 @@ function handledWrites(journal: readonly JournalEntry[]): Record<string, number>
   return counts;
 }
 
+/** Nothing that changes something reached the provider's logic twice since a place in the journal. */
+function expectOneOfEach(one: MutatingCall, begin: number, label = one.name): void {
+  const journal = fleet.provider.journal.slice(begin).filter(({ provider }) => provider === one.provider);
+  for (const [kind, times] of Object.entries(handledWrites(journal))) expect(times, `${label}: ${kind}`).toBe(1);
+}
+
 interface Point {
   readonly step: string;
   readonly at: 'begins' | 'write arrives' | 'write was handled';
@@ -244,8 +254,7 @@ async function killAt(one: MutatingCall, point: Point): Promise<void> {
       expect(restorable ? status : 'available', label).toBe('available');
     await settle(harness);
 
-    const journal = fleet.provider.journal.slice(begin).filter(({ provider }) => provider === one.provider);
-    for (const [kind, times] of Object.entries(handledWrites(journal))) expect(times, `${label}: ${kind}`).toBe(1);
+    expectOneOfEach(one, begin, label);
     const after = tally(fleet, one.entity);
     const made = { snapshots: after.snapshots - before.snapshots, restores: after.restores - before.restores };
     const own = {
@@ -437,9 +446,94 @@ async function killPostgres(
   }
 }
 
+// --- SIGTERM and company ---------------------------------------------------------------------------------------------
+
+/** The names of the steps that a call would have, in order. */
+async function stepsOf(one: MutatingCall): Promise<string[]> {
+  const harness = await startHarness({ modules, entities: fleet.entities, secrets: fleet.secrets });
+  const input = await one.prepare(harness.engine);
+  const call = { principal: BOSS, entity: one.entity, action: one.action, input, dryRun: true };
+  const dry = await harness.engine.call(call);
+  await harness.close();
+  if (dry.kind !== 'plan' || dry.action.kind !== 'provider') return [];
+  const { action, plan } = dry;
+  const safety = plan.safety_snapshot.state === 'taken' ? (action.safety?.steps(input, plan) ?? []) : [];
+  return [...safety, ...action.steps!(input, plan)].map(({ name }) => name);
+}
+
+const isOver = ({ status }: OperationRecord): boolean => status !== 'pending' && status !== 'running';
+
+/** Says what must be true of an operation when its process has ended by itself: it is over, or says that it is not. */
+function expectLeftInOrder(record: OperationRecord, label: string): void {
+  if (isOver(record)) {
+    expectAccountedFor(record, label);
+    return;
+  }
+  expect(Date.parse(record.owner?.lease_until ?? ''), label).toBeLessThanOrEqual(Date.now());
+  expect(JSON.stringify(record.steps), label).toMatch(/Holdfast was stopped/);
+}
+
+async function terminateAt(
+  one: MutatingCall,
+  step: string,
+  options: { hang?: boolean; shop?: Shop } = {},
+): Promise<void> {
+  const { hang = false, shop } = options;
+  const label = `${one.name}, told to stop at ${step}${hang ? ' while its write hangs' : ''}`;
+  const site = shop === undefined ? await prepare(one) : await preparePostgres(one, shop);
+  const begin = fleet.provider.journal.length;
+  let told = 0;
+  let victim: Victim | undefined;
+  let harness: Harness | undefined;
+  const tell = (): void => {
+    told ||= performance.now();
+    victim?.kill('SIGTERM');
+  };
+  traps.set(one.provider, async (entry, phase): Promise<RequestVerdict> => {
+    if ((await runningStep(site, one)) !== step || told > 0) return 'go on';
+    if (!hang) tell();
+    if (!hang || !entry.writes || phase !== 'handled') return 'go on';
+    tell();
+    await victim?.ended;
+    return 'drop';
+  });
+  try {
+    victim = startVictim(site.orders, (word) => {
+      if (shop !== undefined && word.say === 'saved' && word.step === step && told === 0) tell();
+    });
+    expect(await victim.ended, label).toBe('0');
+    traps.delete(one.provider);
+    expect(told, label).toBeGreaterThan(0);
+    expect(performance.now() - told, label).toBeLessThan(15_000);
+    expectLeftInOrder((await operationOf(site, one))!, label);
+
+    harness = await site.open();
+    await settle(harness);
+    const record = (await operationOf(site, one))!;
+    expectAccountedFor(record, label);
+    expect(record.status, `${label}: ${JSON.stringify(record.error)}`).toBe('succeeded');
+    expectOneOfEach(one, begin, label);
+    expect(await harness.engine.verifyAudit(), label).toMatchObject({ ok: true });
+  } finally {
+    traps.delete(one.provider);
+    victim?.kill();
+    await harness?.close();
+    if (shop !== undefined) await tidy();
+    await site.close();
+  }
+}
+
 const calls = mutatingCalls(() => fleet);
 const simulated = calls.filter(({ provider }) => provider !== 'postgresql');
 const postgres = calls.filter(({ provider }) => provider === 'postgresql');
+
+/** One operation that needs no confirmation of each simulated provider. */
+const firstOfEach = [...Map.groupBy(simulated, ({ provider }) => provider).values()].flatMap((all) =>
+  all
+    .filter(({ isOperation, guarded, effect }) => isOperation && !guarded && effect === 'snapshot')
+    .slice(0, 1)
+    .map((one) => [one.name, one] as const),
+);
 
 /** Takes one of each provider in turn, so that all lanes are busy. */
 function interleaved(all: readonly MutatingCall[]): MutatingCall[] {
@@ -488,5 +582,206 @@ describePostgres('what is left of operations', () => {
         for (let turn = 0; turn < times; turn += 1)
           await killPostgres(one, shop, { after: Math.round(random() * took) });
       }),
+  );
+
+  it.concurrent.each(
+    interleaved(calls.filter(({ isOperation }) => isOperation)).map((one) => [one.name, one] as const),
+  )('after SIGTERM it is finished or left in order, and says which: %s', { timeout: 120_000 }, (_, one) =>
+    inLane(one.provider, async () => {
+      const shop = one.provider === 'postgresql' ? { shop: await prepareShop(one) } : {};
+      for (const step of await stepsOf(one)) await terminateAt(one, step, shop);
+    }),
+  );
+
+  it.concurrent.each(firstOfEach)(
+    'a write that hangs holds SIGTERM up no longer than 15 s: %s',
+    { timeout: 120_000 },
+    (_, one) => inLane(one.provider, async () => terminateAt(one, (await stepsOf(one))[0]!, { hang: true })),
+  );
+
+  it.concurrent.each(firstOfEach)(
+    'of several processes one runs an operation, and one takes it over: %s',
+    { timeout: 120_000 },
+    (_, one) =>
+      inLane(one.provider, async () => {
+        const site = await prepare(one);
+        const begin = fleet.provider.journal.length;
+        const [, second] = await stepsOf(one);
+        const held = Promise.withResolvers<void>();
+        let victim: Victim | undefined;
+        traps.set(one.provider, async (): Promise<RequestVerdict> => {
+          if (victim === undefined || (await runningStep(site, one)) !== second) return 'go on';
+          held.resolve();
+          await victim.ended;
+          return 'drop';
+        });
+        victim = startVictim(site.orders);
+        await held.promise;
+        const [other, third] = [await site.open(), await site.open()];
+        try {
+          expect(await other.engine.resume()).toEqual([]);
+          const { id } = (await operationOf(site, one))!;
+          const looking = {
+            principal: BOSS,
+            action: 'wait-operation',
+            input: { operation_id: id, timeout_seconds: 1 },
+          };
+          expect(await other.engine.call(looking)).toMatchObject({ output: { status: 'running' } });
+          victim.kill();
+          await victim.ended;
+          traps.delete(one.provider);
+          const taken = await Promise.all([other.engine.resume(), third.engine.resume()]);
+          expect(taken.flat().map(({ operation_id }) => operation_id)).toEqual([id]);
+          await settle(other);
+          expect((await operationOf(site, one))?.status).toBe('succeeded');
+          expectOneOfEach(one, begin);
+          expect(await other.engine.verifyAudit()).toMatchObject({ ok: true });
+        } finally {
+          traps.delete(one.provider);
+          victim.kill();
+          await other.close();
+          await third.close();
+          await site.close();
+        }
+      }),
+  );
+
+  it.concurrent.each(firstOfEach)(
+    'a process that was away for longer than its lease sends nothing any more: %s',
+    { timeout: 120_000 },
+    (_, one) =>
+      inLane(one.provider, async () => {
+        const site = await prepare(one);
+        const begin = fleet.provider.journal.length;
+        const held = Promise.withResolvers<void>();
+        const released = Promise.withResolvers<void>();
+        let isHeld = false;
+        let victim: Victim | undefined;
+        traps.set(one.provider, async ({ writes }): Promise<RequestVerdict> => {
+          if (victim === undefined || isHeld || (await runningStep(site, one)) === undefined) return 'go on';
+          isHeld = true;
+          held.resolve();
+          await released.promise;
+          // A write that was under way for that long does not arrive any more.
+          return writes ? 'drop' : 'go on';
+        });
+        victim = startVictim(site.orders);
+        await held.promise;
+        const later = await site.open(() => new Date(Date.now() + 40_000));
+        try {
+          expect(await later.engine.resume()).toHaveLength(1);
+          await settle(later);
+          released.resolve();
+          await victim.ended;
+          expect(victim.words.at(-1)).toMatchObject({
+            say: 'over',
+            status: expect.stringContaining('STATE_UNAVAILABLE'),
+          });
+          expect((await operationOf(site, one))?.status).toBe('succeeded');
+          expectOneOfEach(one, begin);
+        } finally {
+          traps.delete(one.provider);
+          released.resolve();
+          victim.kill();
+          await later.close();
+          await site.close();
+        }
+      }),
+  );
+
+  it.concurrent.each(firstOfEach)(
+    'a state store that fails after the write leaves the operation to be looked up: %s',
+    { timeout: 120_000 },
+    (_, one) =>
+      inLane(one.provider, async () => {
+        const site = await prepare(one);
+        const begin = fleet.provider.journal.length;
+        const harness = await site.open();
+        const save = harness.store.saveOperation.bind(harness.store);
+        harness.store.saveOperation = async (record) => {
+          const wrote = fleet.provider.journal.slice(begin).some(({ writes, status }) => writes && status !== null);
+          if (wrote) throw new HoldfastError('STATE_UNAVAILABLE', 'the disk is full');
+          await save(record);
+        };
+        const call = {
+          principal: ANA,
+          entity: one.entity,
+          action: one.action,
+          input: site.input,
+          wait: 'end',
+        } as const;
+        await expect(harness.engine.call(call)).rejects.toMatchObject({
+          code: 'STATE_UNAVAILABLE',
+          hint: expect.stringContaining('may have been carried out'),
+          details: { outcome: 'unknown' },
+        });
+        const later = await site.open(() => new Date(Date.now() + 40_000));
+        try {
+          expect(await later.engine.resume()).toHaveLength(1);
+          await settle(later);
+          expect((await operationOf(site, one))?.status).toBe('succeeded');
+          expectOneOfEach(one, begin);
+        } finally {
+          await later.close();
+          await harness.close();
+          await site.close();
+        }
+      }),
+  );
+
+  it.concurrent.each(['SIGTERM', 'SIGKILL'] as const)(
+    'the program itself goes on with what it left when it got %s',
+    { timeout: 120_000 },
+    async (signal) => {
+      const directory = mkdtempSync(join(tmpdir(), 'hf-kill-'));
+      const simulators = await startSimulators({ simulators: (clock) => [mongodbAtlasSimulator({ clock })] });
+      const parameters = registry.entityTypes.get('mongodb-atlas/cluster')?.type.sandbox?.parameters ?? {};
+      const lines = Object.entries({ ...parameters, endpoint: simulators.origin }).map(
+        ([key, value]) => `  ${key}: ${JSON.stringify(value)}`,
+      );
+      const config = join(directory, 'holdfast.yaml');
+      writeFileSync(config, ['namespace: app', 'db:', '  defines: mongodb-atlas/cluster', ...lines, ''].join('\n'));
+      const serve = async (): Promise<{ child: ChildProcess; client: TestClient }> => {
+        const args = ['serve', '--http', '--port', '0', '--config', config, '--state-dir', join(directory, 'state')];
+        const child = spawn(process.execPath, [MAIN, ...args], {
+          stdio: ['ignore', 'ignore', 'pipe'],
+          env: { PATH: process.env['PATH'] ?? '', MONGODB_ATLAS_CLIENT_SECRET: 'secret-of-the-program' },
+        });
+        const url = await new Promise<string>((resolve, reject) => {
+          child.once('exit', (code) => reject(new Error(`the program ended with ${code}`)));
+          createInterface({ input: child.stderr! }).on('line', (line) => {
+            const found = /serves MCP on (\S+)/.exec(line)?.[1];
+            if (found !== undefined) resolve(found);
+          });
+        });
+        return { child, client: await connectClient('sdk 2 on 2026-07-28', { url }) };
+      };
+      const first = await serve();
+      try {
+        const begun = await first.client.call('mongodb_atlas_create_snapshot', { entity: 'app/db' });
+        const { operation_id } = begun.structured;
+        expect(begun.structured, begun.text).toMatchObject({ status: 'running' });
+        const told = performance.now();
+        first.child.kill(signal);
+        const [code] = (await once(first.child, 'exit')) as [number | null];
+        expect(code).toBe(signal === 'SIGTERM' ? 0 : null);
+        expect(performance.now() - told).toBeLessThan(15_000);
+
+        const second = await serve();
+        try {
+          const ended = await second.client.call('backup_wait_operation', { operation_id, timeout_seconds: 30 });
+          expect(ended.structured, ended.text).toMatchObject({ status: 'succeeded' });
+          expect(simulators.writes()).toHaveLength(1);
+        } finally {
+          await second.client.close();
+          second.child.kill('SIGKILL');
+        }
+      } finally {
+        await first.client.close().catch(() => undefined);
+        first.child.kill('SIGKILL');
+        await simulators.close();
+        rmSync(directory, { recursive: true, force: true });
+      }
+    },
   );
 });
