@@ -12,7 +12,7 @@ import { compareFacts, type Plan, type PlanDraft, type SuggestedCall } from '../
 import type { PolicyConfig } from '../core/policy.ts';
 import type { Principal } from '../core/principal.ts';
 import type { EntityBase, Provider, ProviderContext } from '../core/provider.ts';
-import { hasFloor, higherRisk } from '../core/risk.ts';
+import { hasFloor, higherRisk, isGuarded } from '../core/risk.ts';
 import type { Log, Runtime, SecretRef } from '../core/runtime.ts';
 import type { OperationRecord, StateStore } from '../core/state.ts';
 import { didYouMean } from '../core/text.ts';
@@ -242,7 +242,7 @@ class HoldfastEngine implements Engine {
         ...(verdict.decision === 'confirm' ? { require: verdict.require } : {}),
       };
     }
-    if (plan.risk !== 'read') await this.#assertAuditable();
+    if (call.token !== undefined || call.confirmationId !== undefined) await this.#assertAuditable();
     const admission = await this.#guard.admit(request);
     Object.assign(trace, {
       decision: admission.decision,
@@ -292,26 +292,33 @@ class HoldfastEngine implements Engine {
     await this.#audit.append({ event: 'intent', ...auditable(trace) }, true);
     trace.admitted = true;
     const began = performance.now();
+    // Before anything irreversible both lines are on the disk; of the rest the intent is, which is what a crash must not lose.
+    const durable = isGuarded(plan.risk);
+    // What ran has run: a line that cannot be written any more must not make the caller believe otherwise.
     const record = (outcome: string, provider_request_id?: string) =>
-      this.#audit.append(
-        {
-          event: 'result',
-          ...auditable(trace),
-          outcome,
-          provider_request_id,
-          duration_ms: Math.round(performance.now() - began),
-        },
-        true,
-      );
+      this.#audit
+        .append(
+          {
+            event: 'result',
+            ...auditable(trace),
+            outcome,
+            provider_request_id,
+            duration_ms: Math.round(performance.now() - began),
+          },
+          durable,
+        )
+        .catch((cause: unknown) => {
+          this.#options.log.error('the result of a call was not recorded in the audit trail', { cause: String(cause) });
+        });
     try {
       const output = await this.#mapped(action.provider, () =>
-        withGrant({ action: action.name, entity: context.entity === undefined ? '' : String(trace.entity) }, work),
+        withGrant({ action: action.name, entity: String(trace.entity) }, work),
       );
       await record('ok');
       return { kind: 'result', action, output: this.#output(action, output) };
     } catch (cause) {
       const error = asHoldfastError(cause);
-      await record(error.code, error.provider?.request_id).catch(() => undefined);
+      await record(error.code, error.provider?.request_id);
       throw error;
     }
   }

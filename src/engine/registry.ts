@@ -17,7 +17,8 @@ export interface Registry {
  * @throws {Error} on two actions of one name, or a standard action that is neither there nor in its provider's `cannot`
  */
 export function collect(modules: Readonly<Record<string, Readonly<Record<string, unknown>>>>): Registry {
-  const found = Object.values(modules).flatMap((module) => Object.values(module).filter(isAction));
+  // Node lists a module's exports by name, test runners as they are written: the order of the tools must not depend on it.
+  const found = byName(modules).flatMap((module) => byName(module).filter(isAction));
   const actions = found.filter((action): action is Action => action.kind === 'provider');
   const fleet = found.filter((action): action is FleetAction => action.kind === 'fleet');
   const providers = [...new Set(actions.map((action) => action.provider))];
@@ -82,6 +83,12 @@ export function findAction(
       [...own, ...registry.fleet].map((candidate) => candidate.name),
     ),
   });
+}
+
+function byName<T>(members: Readonly<Record<string, T>>): T[] {
+  return Object.keys(members)
+    .sort()
+    .map((name) => members[name] as T);
 }
 
 function isAction(value: unknown): value is AnyAction {

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { HoldfastError } from '../../src/core/errors.ts';
@@ -217,4 +217,41 @@ describe('an operation after its process is gone', () => {
     });
     expect(shelf.writes.filter((write) => write === 'restore')).toHaveLength(1);
   });
+});
+
+it('answers with what ran even when its result cannot be recorded', async () => {
+  const shelf = newShelf();
+  const module = toyModule(shelf);
+  const faults: string[] = [];
+  const log = { debug: () => {}, info: () => {}, warn: () => {}, error: (message: string) => faults.push(message) };
+  const harness = await startHarness({
+    modules: {
+      toy: {
+        ...module,
+        createSnapshot: {
+          ...module.createSnapshot,
+          run: async (...parameters: Parameters<NonNullable<typeof module.createSnapshot.run>>) => {
+            const output = await module.createSnapshot.run!(...parameters);
+            rmSync(join(harness.stateDirectory, 'audit.jsonl'));
+            return output;
+          },
+        },
+      },
+    },
+    entities: [{ key: KEY, defines: 'toy/shelf', parameters: { shelf: 'a' } }],
+    log,
+  });
+  open.push(harness);
+  const outcome = await harness.engine.call({
+    principal: ANA,
+    entity: KEY,
+    action: 'create-snapshot',
+    input: { snapshot_id: 's2' },
+  });
+  expect(outcome).toMatchObject({ kind: 'result', output: { id: 's2' } });
+  expect(faults).toEqual(['the result of a call was not recorded in the audit trail']);
+  await expect(
+    harness.engine.call({ principal: ANA, entity: KEY, action: 'create-snapshot', input: { snapshot_id: 's3' } }),
+  ).rejects.toMatchObject({ code: 'AUDIT_UNAVAILABLE' });
+  expect(shelf.writes).toEqual(['create s2']);
 });

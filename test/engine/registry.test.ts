@@ -1,0 +1,36 @@
+import { describe, expect, it } from 'vitest';
+import { collect, findAction } from '../../src/engine/registry.ts';
+import * as fleet from '../../tools/fleet.ts';
+import { newShelf, toyModule } from '../support/toy.ts';
+
+const toy = toyModule(newShelf());
+const shelf = { key: 'my-app/shelf', defines: 'toy/shelf' };
+
+describe('the registry', () => {
+  it('has the same order however modules list their exports', () => {
+    const turned = Object.fromEntries(Object.entries(toy).reverse());
+    const names = (module: object) => collect({ toy: module as never, fleet }).actions.map((action) => action.name);
+    expect(names(turned)).toEqual(names(toy));
+  });
+
+  it('refuses two actions of one name, and a standard action that nobody answers for', () => {
+    expect(() => collect({ toy: { ...toy, again: toy.restore } })).toThrow('two actions of toy are called restore');
+    const { listSnapshots: _, ...rest } = toy;
+    expect(() => collect({ toy: rest })).toThrow('toy neither has list-snapshots nor says why not');
+  });
+
+  it('finds by name and alias, and says what is close', () => {
+    const aliased = {
+      ...toy,
+      createSnapshot: { ...toy.createSnapshot, aliases: ['create-backup'] },
+      special: { ...toy.listSnapshots, name: 'special', on: ['toy/box'] },
+    };
+    const registry = collect({ toy: aliased, fleet });
+    expect(findAction(registry, 'create-backup', shelf).name).toBe('create-snapshot');
+    expect(findAction(registry, 'plan', shelf).kind).toBe('fleet');
+    expect(() => findAction(registry, 'restore', undefined)).toThrow("the action 'restore' needs an entity");
+    expect(() => findAction(registry, 'restart', undefined)).toThrow("there is no action 'restart'");
+    expect(() => findAction(registry, 'special', shelf)).toThrow('special is not an action of toy/shelf');
+    expect(() => findAction(registry, 'get-backup-info', shelf)).toThrow('Toy shelf has no get-backup-info');
+  });
+});
