@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmdirSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -99,28 +99,28 @@ const hintOf = (answer: ToolAnswer): string =>
   String((answer.structured['error'] as JsonObject | undefined)?.['hint'] ?? '');
 
 /** What a refused call must leave as it was. */
-async function traces(): Promise<unknown> {
+async function traces(one: GuardedCase): Promise<unknown> {
   const trail = readFileSync(join(stateDirectory, 'audit.jsonl'), 'utf8').split('\n');
-  const rows = await values(fleet.postgres.connection, 'shop', "SELECT count(*) || ' ' || max(id) FROM t");
-  const databases = await values(
-    fleet.postgres.connection,
-    'postgres',
-    'SELECT datname || oid FROM pg_database ORDER BY 1',
-  );
-  return {
-    writes: fleet.provider.writes().filter(({ path }) => !path.includes('oauth')).length,
-    intents: trail.filter((line) => line.includes('"event":"intent"')).length,
-    rows,
-    databases,
-  };
+  const intents = trail.filter((line) => line.includes('"event":"intent"')).length;
+  if (!one.action.startsWith('postgresql/')) {
+    return { writes: fleet.provider.writes().filter(({ path }) => !path.includes('oauth')).length, intents };
+  }
+  const { connection } = fleet.postgres;
+  const rows = await values(connection, 'shop', "SELECT count(*) || ' ' || max(id) FROM t");
+  const databases = await values(connection, 'postgres', 'SELECT datname || oid FROM pg_database ORDER BY 1');
+  return { rows, databases, backups: readdirSync(fleet.backups, { recursive: true }).length, intents };
 }
 
-async function refusedWith(codes: string | RegExp, call: () => Promise<ToolAnswer>): Promise<ToolAnswer> {
-  const before = await traces();
+async function refusedWith(
+  one: GuardedCase,
+  codes: string | RegExp,
+  call: () => Promise<ToolAnswer>,
+): Promise<ToolAnswer> {
+  const before = await traces(one);
   const answer = await call();
   expect(codeOf(answer)).toMatch(codes);
   expect(hintOf(answer), 'the error says what to do').not.toBe('');
-  expect(await traces()).toEqual(before);
+  expect(await traces(one)).toEqual(before);
   return answer;
 }
 
@@ -201,47 +201,47 @@ describePostgres('every guarded action under attack', () => {
         const targetOf = (answer: ToolAnswer): string => String((answer.structured['plan'] as JsonObject)['target']);
 
         // No token, and tokens that nobody gave out.
-        const first = await refusedWith('CONFIRMATION_REQUIRED', () => call());
+        const first = await refusedWith(one, 'CONFIRMATION_REQUIRED', () => call());
         expect(first.structured['plan']).toMatchObject({ entity: one.entity, facts: { target: expect.anything() } });
         for (const invented of ['yes', freshToken(randomBytes).token])
-          await refusedWith('CONFIRMATION_INVALID', () => call({ confirmation_token: invented }));
+          await refusedWith(one, 'CONFIRMATION_INVALID', () => call({ confirmation_token: invented }));
 
         // A true token that nobody has approved.
         const { token, code } = confirmationOf(first);
-        await refusedWith('CONFIRMATION_PENDING', () => call({ confirmation_token: token }));
+        await refusedWith(one, 'CONFIRMATION_PENDING', () => call({ confirmation_token: token }));
 
         // Approved with the wrong name, then with the right one: other input, caller, entity and action still fail.
         await expect(approve(code, 'another-name')).rejects.toMatchObject({ code: 'CONFIRMATION_MISMATCH' });
         await approve(code, targetOf(first));
-        await refusedWith('CONFIRMATION_MISMATCH', () => call({ confirmation_token: token }, client, other));
-        await refusedWith('CONFIRMATION_MISMATCH', () => call({ confirmation_token: token }, stranger));
-        await refusedWith(/POLICY_DENIED|it ran|INVALID/, async () =>
+        await refusedWith(one, 'CONFIRMATION_MISMATCH', () => call({ confirmation_token: token }, client, other));
+        await refusedWith(one, 'CONFIRMATION_MISMATCH', () => call({ confirmation_token: token }, stranger));
+        await refusedWith(one, /POLICY_DENIED|NOT_LISTED/, async () =>
           viewer.call(one.tool, { entity: one.entity, ...input, confirmation_token: token }).catch(() => ({
             isError: true,
             text: '',
-            structured: { error: { code: 'INVALID', hint: 'not listed for a viewer' } },
+            structured: { error: { code: 'NOT_LISTED', hint: 'not listed for a viewer' } },
             meta: undefined,
           })),
         );
         const neighbour = cases.find((candidate) => candidate.tool !== one.tool)!;
         const foreign = await neighbour.prepare(engine);
-        await refusedWith('CONFIRMATION_MISMATCH', () =>
+        await refusedWith(one, 'CONFIRMATION_MISMATCH', () =>
           client.call(neighbour.tool, { entity: neighbour.entity, ...foreign.input, confirmation_token: token }),
         );
 
         // The target changed between the plan and the use.
         const back = await one.drift(input);
-        const changed = await refusedWith('PLAN_CHANGED', () => call({ confirmation_token: token }));
+        const changed = await refusedWith(one, 'PLAN_CHANGED', () => call({ confirmation_token: token }));
         expect((changed.structured['error'] as JsonObject)['details'] ?? changed.structured).toMatchObject({
           differences: expect.anything(),
         });
         await back();
-        await refusedWith('CONFIRMATION_INVALID', () => call({ confirmation_token: token }));
+        await refusedWith(one, 'CONFIRMATION_INVALID', () => call({ confirmation_token: token }));
 
         // Denied by a person.
         const denied = confirmationOf(await call());
         await engine.deny({ confirmation: denied.code, by: BOSS, via: 'terminal' });
-        await refusedWith('CONFIRMATION_DENIED', () => call({ confirmation_token: denied.token }));
+        await refusedWith(one, 'CONFIRMATION_DENIED', () => call({ confirmation_token: denied.token }));
 
         // Expired: approved in time, used too late.
         const late = confirmationOf(await call());
@@ -250,12 +250,12 @@ describePostgres('every guarded action under attack', () => {
         await site.harness.store.moveConfirmation(record.id, 'approved', 'approved', {
           expires_at: new Date(Date.now() - 1).toISOString(),
         });
-        await refusedWith('CONFIRMATION_EXPIRED', () => call({ confirmation_token: late.token }));
+        await refusedWith(one, 'CONFIRMATION_EXPIRED', () => call({ confirmation_token: late.token }));
 
         // A policy that denies cannot be talked round by an approved token.
         const frozen = await openSite({ read_only: true });
         const underFreeze = await overHttp(frozen, 'ana', 'sdk 2 by default');
-        await refusedWith('POLICY_DENIED', () => call({ confirmation_token: token }, underFreeze));
+        await refusedWith(one, 'POLICY_DENIED', () => call({ confirmation_token: token }, underFreeze));
         await underFreeze.close();
         await frozen.close();
 
@@ -263,7 +263,7 @@ describePostgres('every guarded action under attack', () => {
         const good = confirmationOf(await call());
         await approve(good.code, record.plan.target);
         const trail = join(stateDirectory, 'audit.jsonl');
-        const before = await traces();
+        const before = await traces(one);
         renameSync(trail, `${trail}.aside`);
         mkdirSync(trail);
         expect(codeOf(await call({ confirmation_token: good.token }))).toBe('AUDIT_UNAVAILABLE');
@@ -274,11 +274,13 @@ describePostgres('every guarded action under attack', () => {
         expect(codeOf(await call({ confirmation_token: good.token }))).toBe('STATE_UNAVAILABLE');
         expect(codeOf(await call())).toBe('STATE_UNAVAILABLE');
         renameSync(`${store}.aside`, store);
-        expect(await traces()).toEqual(before);
+        expect(await traces(one)).toEqual(before);
 
         // Many at once: one runs, and afterwards the token is used.
         const many = await Promise.all(
-          Array.from({ length: transport === 'http' && kind !== 'sdk 1' ? 100 : 12 }, () => call({ confirmation_token: good.token })),
+          Array.from({ length: transport === 'http' && kind !== 'sdk 1' ? 100 : 12 }, () =>
+            call({ confirmation_token: good.token }),
+          ),
         );
         const outcomes = many.map(codeOf);
         expect(outcomes.filter((outcome) => outcome === 'it ran')).toHaveLength(1);
@@ -289,7 +291,9 @@ describePostgres('every guarded action under attack', () => {
           outcomes.join(' '),
         ).toBe(true);
         await finish(site, many.find((answer) => answer.isError !== true)!);
-        await refusedWith(/CONFIRMATION_USED|NOT_FOUND|INVALID_STATE/, () => call({ confirmation_token: good.token }));
+        await refusedWith(one, /CONFIRMATION_USED|NOT_FOUND|INVALID_STATE/, () =>
+          call({ confirmation_token: good.token }),
+        );
         expect(await engine.verifyAudit()).toMatchObject({ ok: true });
       },
     );
@@ -324,7 +328,7 @@ describePostgres('every guarded action under attack', () => {
         const { input } = await one.prepare(engine);
         for (const [, make, code] of replies) {
           reply = make('');
-          await refusedWith(code, () => client.call(one.tool, { entity: one.entity, ...input }));
+          await refusedWith(one, code, () => client.call(one.tool, { entity: one.entity, ...input }));
         }
         const dry = await engine.call({
           principal: BOSS,
@@ -351,7 +355,7 @@ describePostgres('every guarded action under attack', () => {
     });
     const one = cases[0]!;
     const { input } = await one.prepare(strict.harness.engine);
-    await refusedWith('CONFIRMATION_REQUIRED', () => client.call(one.tool, { entity: one.entity, ...input }));
+    await refusedWith(one, 'CONFIRMATION_REQUIRED', () => client.call(one.tool, { entity: one.entity, ...input }));
     expect(asked).toBe(0);
     await client.close();
     await strict.close();

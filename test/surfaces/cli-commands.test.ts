@@ -222,7 +222,7 @@ describe('list and actions', () => {
     const names = JSON.parse((await run(['actions', 'shop/carts', '--json'])).out).actions.map(
       (action: { action: string }) => action.action,
     );
-    expect(names).toEqual(['list-snapshots', 'create-snapshot']);
+    expect(names).toEqual(['create-snapshot', 'list-snapshots']);
   });
 
   it('describes parameters as a document', async () => {
