@@ -241,7 +241,9 @@ export class OperationRunner {
           if (!unsent || !isGuarded(running.record.risk)) return this.#release(running, state);
           return this.#fail(running, script, step, state, context, results, interrupted(step.name, undefined));
         }
-        return this.#fail(running, script, step, state, context, results, error);
+        const isSent = !running.record.steps.slice(index).some(({ kind }) => kind === 'mutate');
+        const ending = isSent && isBlind(error) ? lostSight(error) : error;
+        return this.#fail(running, script, step, state, context, results, ending);
       }
       this.#change(state, { status: 'succeeded', result: results[step.name]!, ended_at: this.#stamp(), percent: 100 });
       await this.#save(running);
@@ -473,6 +475,23 @@ function lostStore(id: string, cause: HoldfastError): HoldfastError {
     cause,
     details: { operation_id: id, outcome: 'unknown' },
     hint: 'What it had sent may have been carried out. Make the state directory writable again, then look at the operation.',
+  });
+}
+
+/** Whether an error says that nothing could be seen, not that what was looked at has failed. */
+function isBlind({ code, retryable, provider }: HoldfastError): boolean {
+  if (code === 'AUTHENTICATION_FAILED' || code === 'INSUFFICIENT_PERMISSIONS')
+    return provider?.status === 401 || provider?.status === 403;
+  return retryable && (code === 'PROVIDER_UNAVAILABLE' || code === 'TIMEOUT' || code === 'RATE_LIMITED');
+}
+
+function lostSight(error: HoldfastError): HoldfastError {
+  return new HoldfastError(error.code, `${error.message}; what was begun may go on`, {
+    cause: error,
+    retryable: false,
+    details: { ...error.details, outcome: 'unknown' },
+    provider: error.provider,
+    hint: 'The work was begun, and how it ended is not known. Look at the provider before starting it again.',
   });
 }
 

@@ -18,7 +18,7 @@ import { type GuardedFleet, modules, registry, startGuardedFleet } from '../supp
 import { ANA, BOSS, type Harness, startHarness } from '../support/harness.ts';
 import type { VictimOrders, VictimWord } from '../support/kill-victim.ts';
 import { connectClient, type TestClient } from '../support/mcp-clients.ts';
-import { entitiesOf, type MutatingCall, mutatingCalls, tally } from '../support/mutating-calls.ts';
+import { dice, entitiesOf, type MutatingCall, mutatingCalls, tally } from '../support/mutating-calls.ts';
 import { databases, describePostgres, sql, values } from '../support/postgres.ts';
 
 // Real processes die at every step of every operation. The providers live here, so that they are killed exactly when a
@@ -294,17 +294,6 @@ async function killAt(one: MutatingCall, point: Point): Promise<void> {
 /** Kills at random moments, of what writes most. */
 const RANDOM_KILLS: Record<string, number> = { 'create-snapshot': 5, 'restore in place': 5 };
 const CONTENT = "SELECT count(*) || ' ' || md5(string_agg(id || v, ',' ORDER BY id)) FROM t";
-
-/** Repeatable numbers from 0 to 1. */
-function dice(seed: string): () => number {
-  let state = [...seed].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) >>> 0, 7);
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 const live = (database = 'shop'): Promise<string> =>
   values(fleet.postgres.connection, database, CONTENT).then(([one = '']) => one);

@@ -24,33 +24,27 @@ export const CREDENTIALS: Record<string, string> = {
   MONGODB_ATLAS_CLIENT_SECRET: 'canary-atlas-client-secret',
 };
 
-/** Every provider with its simulators' insides in reach, and a real PostgreSQL. */
-export interface GuardedFleet {
+/** The simulated providers with their insides in reach. */
+export interface SimulatedFleet {
   readonly provider: SimulatorServer;
   readonly atlas: ReturnType<typeof mongodbAtlasSimulator>['state'];
   readonly cloudSql: ReturnType<typeof gcpCloudSqlSimulator>['state'];
   readonly redis: ReturnType<typeof redisCloudSimulator>['state'];
-  readonly postgres: PrivateServer;
-  readonly backups: string;
   readonly entities: HarnessOptions['entities'];
   readonly secrets: Record<string, string>;
   close(): Promise<void>;
 }
 
-/** Starts the fleet on loopback, its work taking tenths of seconds. */
-export async function startGuardedFleet(
-  server: Pick<SimulatorServerOptions, 'onRequest' | 'random'> = {},
-): Promise<GuardedFleet> {
-  const postgres = await startTestServer();
-  const directory = mkdtempSync(join(tmpdir(), 'holdfast-fleet-'));
-  const backups = join(directory, 'backups');
-  await sql(postgres.connection, 'postgres', 'CREATE DATABASE shop');
-  await sql(
-    postgres.connection,
-    'shop',
-    'CREATE TABLE t (id int PRIMARY KEY, v text)',
-    "INSERT INTO t SELECT n, 'row ' || n FROM generate_series(1, 200) n",
-  );
+/** The same with a real PostgreSQL beside them. */
+export interface GuardedFleet extends SimulatedFleet {
+  readonly postgres: PrivateServer;
+  readonly backups: string;
+}
+
+type ServerOptions = Pick<SimulatorServerOptions, 'onRequest' | 'random'>;
+
+/** Starts the simulators on loopback, their work taking tenths of seconds. */
+export async function startSimulatedFleet(server: ServerOptions = {}): Promise<SimulatedFleet> {
   const clock = new SimulatorClock();
   const options: SimulatorOptions = { clock };
   const atlas = mongodbAtlasSimulator(options);
@@ -61,7 +55,7 @@ export async function startGuardedFleet(
   Object.assign(redis.state.durations, { queue: 60, backup: 100, import: 100 });
   Object.assign(cloudSql.state.durations, { backup: 100, restore: 100, remove: 50 });
   const provider = await startSimulators({ ...server, simulators: () => [atlas, cloudSql, redis], clock });
-  const simulated = [...registry.entityTypes].flatMap(([defines, { type }]) =>
+  const entities = [...registry.entityTypes].flatMap(([defines, { type }]) =>
     type.sandbox === undefined
       ? []
       : [
@@ -73,6 +67,30 @@ export async function startGuardedFleet(
           },
         ],
   );
+  return {
+    provider,
+    atlas: atlas.state,
+    cloudSql: cloudSql.state,
+    redis: redis.state,
+    entities,
+    secrets: CREDENTIALS,
+    close: () => provider.close(),
+  };
+}
+
+/** Starts the simulators and a PostgreSQL on loopback. */
+export async function startGuardedFleet(server: ServerOptions = {}): Promise<GuardedFleet> {
+  const postgres = await startTestServer();
+  const directory = mkdtempSync(join(tmpdir(), 'holdfast-fleet-'));
+  const backups = join(directory, 'backups');
+  await sql(postgres.connection, 'postgres', 'CREATE DATABASE shop');
+  await sql(
+    postgres.connection,
+    'shop',
+    'CREATE TABLE t (id int PRIMARY KEY, v text)',
+    "INSERT INTO t SELECT n, 'row ' || n FROM generate_series(1, 200) n",
+  );
+  const simulated = await startSimulatedFleet(server);
   const { host, port, user, password } = postgres.connection;
   const own = {
     key: 'sandbox/postgresql',
@@ -90,16 +108,13 @@ export async function startGuardedFleet(
     },
   };
   return {
-    provider,
-    atlas: atlas.state,
-    cloudSql: cloudSql.state,
-    redis: redis.state,
+    ...simulated,
     postgres,
     backups,
-    entities: [...simulated, own],
+    entities: [...simulated.entities, own],
     secrets: { ...CREDENTIALS, CANARY_POSTGRES: password },
     close: async () => {
-      await provider.close();
+      await simulated.close();
       await postgres.stop();
       await rm(directory, { recursive: true, force: true });
     },

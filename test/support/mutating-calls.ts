@@ -2,7 +2,7 @@ import type { JsonObject } from '../../src/core/json.ts';
 import { isGuarded } from '../../src/core/risk.ts';
 import type { BackupInfo } from '../../src/core/schemas.ts';
 import type { Engine } from '../../src/engine/api.ts';
-import { type GuardedFleet, guardedCases, newestSnapshot, registry } from './guarded-fleet.ts';
+import { type GuardedFleet, guardedCases, newestSnapshot, registry, type SimulatedFleet } from './guarded-fleet.ts';
 import { BOSS } from './harness.ts';
 
 /** A call that changes something and can run, on the guarded fleet. */
@@ -137,7 +137,7 @@ export function entitiesOf(types: readonly string[]): string[] {
 }
 
 /** What there is at a simulated provider: backups made and restores begun, whatever anyone was told. */
-export function tally(fleet: GuardedFleet, entity: string): { snapshots: number; restores: number } {
+export function tally(fleet: SimulatedFleet, entity: string): { snapshots: number; restores: number } {
   if (entity === 'sandbox/mongodb-atlas') {
     return {
       snapshots: fleet.atlas.cluster('sandbox-cluster').snapshots.length,
@@ -158,5 +158,16 @@ export function tally(fleet: GuardedFleet, entity: string): { snapshots: number;
   return {
     snapshots: tasks.filter(({ commandType }) => commandType === 'databaseBackupRequest').length,
     restores: tasks.filter(({ commandType }) => commandType === 'databaseImportRequest').length,
+  };
+}
+
+/** Repeatable numbers from 0 to 1. */
+export function dice(seed: string): () => number {
+  let state = [...seed].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) >>> 0, 7);
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
   };
 }

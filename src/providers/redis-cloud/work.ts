@@ -89,6 +89,11 @@ function fromJson(value: unknown): Pick<Attempt, 'status' | 'at'> {
   };
 }
 
+/** How the task itself ended: looking again shows the same. */
+function verdict({ code, message, hint, details, provider }: HoldfastError): HoldfastError {
+  return new HoldfastError(code, message, { hint, details, provider, retryable: false });
+}
+
 /**
  * Follows a backup or an import to its end: the task, then the latest attempt, then the database itself. A completed task
  * only means that the request was handed over.
@@ -99,11 +104,12 @@ export async function followWork<Input>(context: Work<Input>, kind: Kind, begun:
   const address = addressOf(begun);
   const region = typeof begun['region'] === 'string' ? begun['region'] : undefined;
   const before = fromJson(begun['before']);
-  await client.settle(
-    String(begun['task_id']),
-    { doing: `the ${kind}`, limitSeconds: TASK_LIMIT_SECONDS, progress },
-    signal,
-  );
+  const taskId = String(begun['task_id']);
+  try {
+    await client.settle(taskId, { doing: `the ${kind}`, limitSeconds: TASK_LIMIT_SECONDS, progress }, signal);
+  } catch (cause) {
+    throw cause instanceof HoldfastError && cause.provider?.request_id === taskId ? verdict(cause) : cause;
+  }
   const pacer = client.pacer(LIMIT_SECONDS[kind]);
   let attempt: Attempt;
   let hasRun = false;
