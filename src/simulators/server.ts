@@ -37,13 +37,14 @@ export interface SimulatorServerOptions {
   readonly random?: () => number;
   /**
    * Called when a request has arrived, and again when it was handled and is about to be answered; both wait for it. A
-   * request that it says to drop goes no further: the caller's connection is reset.
+   * request that it says to drop goes no further: the caller's connection is reset. One that it says to fail is answered
+   * with 500, whatever was done.
    */
   readonly onRequest?: (entry: JournalEntry, phase: RequestPhase) => Promise<RequestVerdict> | RequestVerdict;
 }
 
 export type RequestPhase = 'arrived' | 'handled';
-export type RequestVerdict = 'go on' | 'drop';
+export type RequestVerdict = 'go on' | 'drop' | 'fail';
 
 const JOURNAL_LIMIT = 10_000;
 const BODY_LIMIT = 4 * 1024 * 1024;
@@ -148,7 +149,12 @@ export async function startSimulators(options: SimulatorServerOptions): Promise<
     if (request.text !== '') entry.body = maskSecrets(request.json ?? '(not JSON)');
     journal.push(entry);
     if (journal.length > JOURNAL_LIMIT) journal.shift();
-    if ((await options.onRequest?.(entry, 'arrived')) === 'drop') return resetSocket(incoming.socket);
+    const stop = (verdict: RequestVerdict | undefined): boolean => {
+      if (verdict === 'drop') resetSocket(incoming.socket);
+      if (verdict === 'fail') send(outgoing, { status: 500, body: { error: 'injected fault' } });
+      return verdict === 'drop' || verdict === 'fail';
+    };
+    if (stop(await options.onRequest?.(entry, 'arrived'))) return;
 
     const fault = pickFault(simulator.provider, request);
     if (fault !== undefined) entry.fault = fault.kind;
@@ -162,7 +168,7 @@ export async function startSimulators(options: SimulatorServerOptions): Promise<
     if (fault?.kind === 'slow') await new Promise((resolve) => setTimeout(resolve, fault.delay_ms ?? 500));
     const response = await simulator.handle(request);
     entry.status = response.status;
-    if ((await options.onRequest?.(entry, 'handled')) === 'drop') return resetSocket(incoming.socket);
+    if (stop(await options.onRequest?.(entry, 'handled'))) return;
     if (fault?.kind === 'lost') return resetSocket(incoming.socket);
     if (fault?.kind === 'malformed') {
       return send(outgoing, {

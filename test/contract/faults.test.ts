@@ -308,4 +308,20 @@ describe('a provider that answers badly', () => {
         }
       }),
   );
+
+  it.concurrent.each(PROVIDERS)(
+    'a write that %s carries out and then answers with 500 is looked up',
+    { timeout: 120_000 },
+    (provider) =>
+      inLane(provider, async (lane) => {
+        for (const one of mutating(provider)) {
+          const disturb = (): void => {
+            lane.trap = ({ writes }, phase) => (writes && phase === 'handled' ? 'fail' : 'go on');
+          };
+          const made = await make(lane, one, disturb, alone(one));
+          expectTruth(made, one, one.name);
+          expect([codeOf(made.end), made.effect], one.name).toEqual(['ok', 1]);
+        }
+      }),
+  );
 });
