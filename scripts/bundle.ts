@@ -1,3 +1,4 @@
+import { pathToFileURL } from 'node:url';
 import type { BuildOptions, Plugin } from 'esbuild';
 
 /** Drivers that their packages load only when asked to; nobody here asks. */
@@ -17,6 +18,35 @@ const englishOnly: Plugin = {
   },
 };
 
+/**
+ * Gives a CommonJS package that is loaded on first use the named exports that Node finds in it. A bundle would have its
+ * `default` only, so that code which runs unbundled would break in the published program.
+ */
+const namedExports: Plugin = {
+  name: 'named-exports',
+  setup(build) {
+    build.onResolve({ filter: /^[^./]/ }, async ({ path, kind, resolveDir, importer, pluginData }) => {
+      if (kind !== 'dynamic-import' || path.startsWith('node:') || pluginData === 'resolved') return undefined;
+      const found = await build.resolve(path, { kind, resolveDir, importer, pluginData: 'resolved' });
+      if (found.errors.length > 0 || found.external || !found.path.includes('node_modules')) return found;
+      const names = Object.keys(await import(pathToFileURL(found.path).href));
+      // Node marks what it took from CommonJS by this name.
+      if (!names.includes('module.exports')) return found;
+      return { path, namespace: 'named-exports', pluginData: { names, resolveDir, file: found.path } };
+    });
+    build.onLoad({ filter: /./, namespace: 'named-exports' }, ({ pluginData }) => {
+      const { names, resolveDir, file } = pluginData as { names: string[]; resolveDir: string; file: string };
+      const own = names.filter((name) => /^[A-Za-z_$][\w$]*$/.test(name) && name !== 'default');
+      const lines = [
+        `const all = require(${JSON.stringify(file)});`,
+        'export default all;',
+        ...own.map((name, index) => `const n${index} = all.${name}; export { n${index} as ${name} };`),
+      ];
+      return { contents: lines.join('\n'), loader: 'js', resolveDir };
+    });
+  },
+};
+
 /** How everything of ours is bundled, the published program as well as what the benchmarks compare it with. */
 export const BUNDLE = {
   chunkNames: '[name]-[hash]',
@@ -30,6 +60,6 @@ export const BUNDLE = {
   legalComments: 'none',
   sourcemap: false,
   external: OPTIONAL,
-  plugins: [englishOnly],
+  plugins: [englishOnly, namedExports],
   logLevel: 'warning',
 } satisfies BuildOptions;

@@ -8,6 +8,9 @@ import { Client } from '@modelcontextprotocol/client';
 import { getDefaultEnvironment, StdioClientTransport } from '@modelcontextprotocol/client/stdio';
 import type { Metafile } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { collect } from '../src/engine/registry.ts';
+import { findServerBinaries } from '../src/postgres/private-server.ts';
+import * as declarations from '../tools/index.ts';
 import { ROOT } from './support/source.ts';
 
 const run = promisify(execFile);
@@ -47,8 +50,8 @@ afterAll(() => rm(scratch, { recursive: true, force: true }));
 
 interface Session {
   readonly tools: readonly string[];
-  /** Calls a tool without arguments and gives its text. */
-  call(name: string): Promise<string>;
+  /** Calls a tool and gives its text. */
+  call(name: string, input?: Record<string, unknown>): Promise<string>;
 }
 
 /** Starts a server as an MCP client does, and ends it. */
@@ -69,10 +72,11 @@ async function withServer<T>(
     const { tools } = await client.listTools();
     return await use({
       tools: tools.map(({ name }) => name),
-      call: async (name) => {
-        const { content, isError } = await client.callTool({ name, arguments: {} });
-        expect(isError ?? false).toBe(false);
-        return content.map((part) => (part.type === 'text' ? part.text : '')).join('\n');
+      call: async (name, input = {}) => {
+        const { content, isError } = await client.callTool({ name, arguments: input });
+        const text = content.map((part) => (part.type === 'text' ? part.text : '')).join('\n');
+        expect(isError ?? false, text).toBe(false);
+        return text;
       },
     });
   } finally {
@@ -126,7 +130,23 @@ describe('the package', () => {
         expect.arrayContaining(['backup_list_databases', 'mongodb_atlas_restore', 'redis_cloud_create_snapshot']),
       );
       expect(await call('backup_list_databases')).toContain('sandbox/');
+      // Every SDK and the PostgreSQL engine really load from the bundle, where what is unbundled may fail.
+      for (const { provider, type } of collect(declarations).entityTypes.values()) {
+        if (type.sandbox === undefined) continue;
+        const entity = `sandbox/${type.sandbox.name}`;
+        expect(await call(`${provider.id.replaceAll('-', '_')}_get_backup_info`, { entity })).toContain('automated');
+      }
     });
+  });
+
+  it.skipIf(process.env['CI'] === undefined && !(await hasPostgres()))('plays its demo from the bundle', { timeout: 120_000 }, async () => {
+    const { stdout } = await run(process.execPath, [join(installed, 'dist', 'main.js'), 'demo'], { cwd: scratch, env: environment });
+    expect(stdout).toContain('nothing is left behind');
+  });
+
+  it('gives what is loaded late the names that Node gives it', () => {
+    const shims = Object.keys(metafile.inputs).filter((path) => path.startsWith('named-exports:'));
+    expect(shims.map((path) => path.slice('named-exports:'.length)).sort()).toEqual(expect.arrayContaining(['google-auth-library', 'ioredis', 'pg']));
   });
 
   it('carries the licence of every package that is in the bundle', () => {
@@ -210,6 +230,14 @@ describe('mcp.json', () => {
     expect(existsSync(join(ROOT, mcpServers['holdfast-dev']?.args?.at(-1) ?? ''))).toBe(true);
   });
 });
+
+/** Whether the programs of a PostgreSQL server are on this machine. */
+function hasPostgres(): Promise<boolean> {
+  return findServerBinaries().then(
+    () => true,
+    () => false,
+  );
+}
 
 /** The exit status of a Node process. */
 async function exitStatus(args: readonly string[]): Promise<unknown> {
