@@ -9,8 +9,8 @@ import { getDefaultEnvironment, StdioClientTransport } from '@modelcontextprotoc
 import type { Metafile } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { collect } from '../src/engine/registry.ts';
-import { findServerBinaries } from '../src/postgres/private-server.ts';
 import * as declarations from '../tools/index.ts';
+import { describePostgres } from './support/postgres.ts';
 import { ROOT } from './support/source.ts';
 
 const run = promisify(execFile);
@@ -139,14 +139,11 @@ describe('the package', () => {
     });
   });
 
-  it.skipIf(process.env['CI'] === undefined && !(await hasPostgres()))('plays its demo from the bundle', { timeout: 120_000 }, async () => {
-    const { stdout } = await run(process.execPath, [join(installed, 'dist', 'main.js'), 'demo'], { cwd: scratch, env: environment });
-    expect(stdout).toContain('nothing is left behind');
-  });
-
   it('gives what is loaded late the names that Node gives it', () => {
     const shims = Object.keys(metafile.inputs).filter((path) => path.startsWith('named-exports:'));
-    expect(shims.map((path) => path.slice('named-exports:'.length)).sort()).toEqual(expect.arrayContaining(['google-auth-library', 'ioredis', 'pg']));
+    expect(shims.map((path) => path.slice('named-exports:'.length)).sort()).toEqual(
+      expect.arrayContaining(['google-auth-library', 'ioredis', 'pg']),
+    );
   });
 
   it('carries the licence of every package that is in the bundle', () => {
@@ -171,6 +168,16 @@ describe('the package', () => {
       expect(loaded.filter((path) => late.test(path))).toEqual([]);
     }
     expect(Object.keys(metafile.inputs).some((path) => late.test(path))).toBe(true);
+  });
+});
+
+describePostgres('the package with PostgreSQL', () => {
+  it('plays its demo from the bundle', { timeout: 120_000 }, async () => {
+    const demo = run(process.execPath, [join(installed, 'dist', 'main.js'), 'demo'], {
+      cwd: scratch,
+      env: environment,
+    });
+    expect((await demo).stdout).toContain('nothing is left behind');
   });
 });
 
@@ -230,14 +237,6 @@ describe('mcp.json', () => {
     expect(existsSync(join(ROOT, mcpServers['holdfast-dev']?.args?.at(-1) ?? ''))).toBe(true);
   });
 });
-
-/** Whether the programs of a PostgreSQL server are on this machine. */
-function hasPostgres(): Promise<boolean> {
-  return findServerBinaries().then(
-    () => true,
-    () => false,
-  );
-}
 
 /** The exit status of a Node process. */
 async function exitStatus(args: readonly string[]): Promise<unknown> {
