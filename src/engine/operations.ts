@@ -223,6 +223,11 @@ export class OperationRunner {
 
   async #run(running: Running, script: Script): Promise<OperationRecord> {
     const results: Record<string, JsonObject> = {};
+    const began = running.record.steps.map(({ name, kind }) => `${name} ${kind}`);
+    if (began.join() !== script.steps.map(({ name, kind }) => `${name} ${kind}`).join()) {
+      const error = unknownOutcome('this version of Holdfast does not have the steps that the operation began with');
+      return this.#finish(running, { status: 'unknown', error: error.toJson() });
+    }
     for (const [index, step] of script.steps.entries()) {
       const state = running.record.steps[index]!;
       if (state.status === 'succeeded') {

@@ -714,6 +714,35 @@ describePostgres('what is left of operations', () => {
       }),
   );
 
+  it.concurrent('steps that another version began with are not guessed at', { timeout: 120_000 }, () => {
+    const [, one] = firstOfEach[0]!;
+    return inLane(one.provider, async () => {
+      const site = await prepare(one);
+      let victim: Victim | undefined;
+      let harness: Harness | undefined;
+      try {
+        victim = startVictim({ ...site.orders, haltAfterSave: 1 }, ({ say }) => {
+          if (say === 'halted') victim?.kill();
+        });
+        expect(await victim.ended).toBe('SIGKILL');
+        const record = (await operationOf(site, one))!;
+        record.steps.push({ ...record.steps[0]!, name: 'of-another-version', status: 'pending' });
+        await site.store.saveOperation(record);
+        const begin = fleet.provider.journal.length;
+        harness = await site.open();
+        await settle(harness);
+        const ended = (await operationOf(site, one))!;
+        expectAccountedFor(ended, one.name);
+        expect(ended.status).toBe('unknown');
+        expect(fleet.provider.journal.slice(begin).filter(({ provider }) => provider === one.provider)).toEqual([]);
+      } finally {
+        victim?.kill();
+        await harness?.close();
+        await site.close();
+      }
+    });
+  });
+
   it.concurrent.each(['SIGTERM', 'SIGKILL'] as const)(
     'the program itself goes on with what it left when it got %s',
     { timeout: 120_000 },
