@@ -31,6 +31,8 @@ const SETTLE_MS = 20_000;
 type Trap = (entry: JournalEntry, phase: RequestPhase) => Promise<RequestVerdict> | RequestVerdict;
 
 let fleet: GuardedFleet;
+/** What the processes compile is compiled once. */
+let cache: string;
 const traps = new Map<string, Trap>();
 
 /** Runs the cases of one provider one after another, whatever order they are started in. */
@@ -55,7 +57,7 @@ interface Victim {
 function startVictim(orders: VictimOrders, onWord: (word: VictimWord) => void = () => {}): Victim {
   const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', VICTIM, JSON.stringify(orders)], {
     stdio: ['ignore', 'pipe', 'inherit'],
-    env: { PATH: process.env['PATH'] ?? '', NODE_COMPILE_CACHE: join(tmpdir(), 'holdfast-kill-cache') },
+    env: { PATH: process.env['PATH'] ?? '', NODE_COMPILE_CACHE: cache },
   });
   const words: VictimWord[] = [];
   createInterface({ input: child.stdout! }).on('line', (line) => {
@@ -553,11 +555,15 @@ it('has a case for every operation of every entity type', () => {
 
 describePostgres('what is left of operations', () => {
   beforeAll(async () => {
+    cache = mkdtempSync(join(tmpdir(), 'hf-kill-cache-'));
     fleet = await startGuardedFleet({
       onRequest: (entry, phase) => traps.get(entry.provider)?.(entry, phase) ?? 'go on',
     });
   }, 60_000);
-  afterAll(() => fleet?.close());
+  afterAll(async () => {
+    await fleet?.close();
+    rmSync(cache, { recursive: true, force: true });
+  });
 
   it.concurrent.each(
     interleaved(calls.filter(({ provider, isOperation }) => provider !== 'postgresql' || isOperation)).map(
