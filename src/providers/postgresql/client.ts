@@ -253,14 +253,16 @@ export class PostgresClient implements Host {
         unfinishedPoint(found.id, isYoung(found.id, now) ? 'creating' : 'failed', found.size_bytes),
       ),
       ...unreadable.map((id) => unfinishedPoint(id, 'damaged')),
-    ].sort((a, b) => b.id.localeCompare(a.id));
+    ].sort(newestFirst);
     if (cursor !== undefined && timeOfId(cursor) === undefined) {
       throw new HoldfastError('INVALID_PARAMETER', 'this cursor is not of this list', {
         hint: 'Begin again without a cursor.',
       });
     }
-    // By id, not by position: the list may have grown or shrunk since the page before.
-    const rest = cursor === undefined ? points : points.filter(({ id }) => id < cursor);
+    // By id, not by position: the list may have grown or shrunk since the page before, and the last of it may be gone.
+    const before = cursor === undefined ? -1 : points.findIndex(({ id }) => id === cursor);
+    const rest =
+      cursor === undefined || before >= 0 ? points.slice(before + 1) : points.filter(({ id }) => id < cursor);
     const snapshots = rest.slice(0, limit);
     const last = snapshots.at(-1);
     return {
@@ -665,4 +667,10 @@ function verifiedResult(record: Verification): JsonObject {
     numbers,
     tools: record.tools,
   };
+}
+
+/** Ids tell the second only; within it the moment of the data decides. */
+function newestFirst(a: z.input<typeof RecoveryPoint>, b: z.input<typeof RecoveryPoint>): number {
+  const seconds = b.id.slice(0, 16).localeCompare(a.id.slice(0, 16));
+  return seconds || (b.data_at ?? '').localeCompare(a.data_at ?? '') || b.id.localeCompare(a.id);
 }
