@@ -243,10 +243,7 @@ export const restore = defineAction({
     undo(results) {
       const id = String(results['safety-snapshot']?.['id']);
       const database = (results['safety-snapshot']?.['provider'] as JsonObject | undefined)?.['database'];
-      return {
-        safety_snapshot_id: id,
-        call: { action: 'restore', input: { snapshot_id: id, target_database: database } },
-      };
+      return { action: 'restore', input: { snapshot_id: id, target_database: database } };
     },
   },
   result(results) {

@@ -55,7 +55,8 @@ interface LongRunning<Entity, Client, Input extends z.ZodObject, Output extends 
   /**
    * Takes a snapshot of the target and waits until it can be restored. The engine puts these steps first when the risk
    * is `merge` or `overwrite`, the plan says it is possible, and the call does not say `safety_snapshot: false`.
-   * `undo` gives the exact call that goes back, from the results.
+   * `undo` gives the exact call that goes back, `{ action, input }` and what else helps, from the results; `entity` is the
+   * operation's own unless it says otherwise.
    */
   readonly safety?: {
     steps(input: z.output<Input>, plan: Plan): readonly Step<Client, Entity, z.output<Input>>[];

@@ -376,7 +376,8 @@ export class OperationRunner {
 
   #undo(script: Script, results: Record<string, JsonObject>): { undo?: JsonObject } {
     const { safety } = script.action;
-    return safety !== undefined && results['safety-snapshot'] !== undefined ? { undo: safety.undo(results) } : {};
+    if (safety === undefined || results['safety-snapshot'] === undefined) return {};
+    return { undo: { entity: script.context.entity.key, ...safety.undo(results) } };
   }
 
   #mapped(script: Script, cause: unknown): HoldfastError {

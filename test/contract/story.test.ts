@@ -87,13 +87,6 @@ const operationOf = (outcome: Outcome) => {
   return outcome.operation;
 };
 
-/** The call in an undo or an option, whatever it is wrapped in. */
-function callIn(value: JsonObject | undefined): { action: string; input: JsonObject } {
-  const call = (value?.['call'] ?? value) as { action: string; input: JsonObject };
-  expect(call.action).toBeTypeOf('string');
-  return call;
-}
-
 const list = (entity: string) => read<SnapshotList>(entity, 'list-snapshots').then(({ snapshots }) => snapshots);
 const has = (entity: string, action: string): boolean => {
   const { defines } = harness.engine.entity(entity);
@@ -167,9 +160,10 @@ describePostgres('one consistent story', () => {
     });
 
     // The undo takes the restore back: the spoilt data are there again.
-    const undo = callIn(restored.undo as JsonObject | undefined);
+    const undo = restored.undo as unknown as { entity: string; action: string; input: JsonObject };
+    expect(undo.entity).toBe(entity);
     if (!JSON.stringify(undo.input).includes('<file>')) {
-      expect(operationOf(await run(entity, undo.action, undo.input)).status).toBe('succeeded');
+      expect(operationOf(await run(undo.entity, undo.action, undo.input)).status).toBe('succeeded');
       expect(await content.read()).toEqual(spoilt);
     }
 

@@ -152,9 +152,9 @@ describePostgres('a restore', () => {
       action: 'list-operations',
       input: {},
     });
-    const undo = (outcome as unknown as { output: { operations: { undo?: { call: { input: object } } }[] } }).output
+    const undo = (outcome as unknown as { output: { operations: { undo?: { input: object } }[] } }).output
       .operations[0]!.undo!;
-    const back = await approved('restore', { ...undo.call.input, safety_snapshot: false });
+    const back = await approved('restore', { ...undo.input, safety_snapshot: false });
     expect(await values(connection, 'shop', COUNT)).toEqual(['10']);
     await sql(connection, 'postgres', String(back['drop_kept_with']), String(result['drop_kept_with']));
     expect(await databases(connection)).toEqual(['model', 'shop']);

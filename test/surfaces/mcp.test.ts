@@ -75,11 +75,11 @@ describe.each(CLIENTS)('%s over HTTP', (kind) => {
     expect(tools.map(({ name }) => name)).toEqual([
       'backup_list_databases',
       'backup_wait_operation',
-      'memory_db_list_snapshots',
       'memory_db_delete_snapshot',
+      'memory_db_explode',
+      'memory_db_list_snapshots',
       'memory_db_restore',
       'memory_db_watch',
-      'memory_db_explode',
     ]);
     expect(tools.find(({ name }) => name === 'memory_db_restore')).toMatchObject({
       inputSchema: {

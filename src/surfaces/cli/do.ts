@@ -202,10 +202,10 @@ export function withUndoCommand(cli: Cli, outcome: Outcome): Outcome {
   if (outcome.kind === 'plan') return outcome;
   const read = OperationView.safeParse(outcome.kind === 'operation' ? outcome.operation : outcome.output);
   if (!read.success || read.data.undo === undefined) return outcome;
-  const { undo, entity } = read.data;
-  if (typeof undo['action'] !== 'string' || !isObject(undo['input'])) return outcome;
-  const call = { entity, action: undo['action'], input: undo['input'] as JsonObject };
-  const operation = { ...read.data, undo: { command: commandLine(call, programName(cli)) } };
+  const { entity = read.data.entity, action, input, ...more } = read.data.undo;
+  if (typeof action !== 'string' || !isObject(input)) return outcome;
+  const call = { entity: String(entity), action, input: input as JsonObject };
+  const operation = { ...read.data, undo: { command: commandLine(call, programName(cli)), ...more } };
   return { kind: 'operation', action: outcome.action, operation };
 }
 
