@@ -35,7 +35,7 @@ describe('the path of do', () => {
     ['my-app/my-dbb/restore', 32, "no entity 'my-app/my-dbb'", 'Did you mean my-app/my-db?'],
     ['my-app/my-db/restor', 2, "my-app/my-db has no action 'restor'", 'Did you mean restore?'],
     ['my-app/my-db/asess', 2, "has no action 'asess'", 'Did you mean assess?'],
-    ['my-app/my-db', 2, 'the action is missing', 'list-snapshots, create-snapshot'],
+    ['my-app/my-db', 2, 'the action is missing', 'create-snapshot, list-snapshots'],
     ['my-app/mydb', 32, "no entity 'my-app/mydb'", 'my-app/my-db'],
     ['my-app/restore', 2, 'names an action and no database', 'my-app/my-db, my-app/other'],
     ['restore', 2, 'restore needs a database', 'my-app/my-db, my-app/other'],

@@ -186,9 +186,9 @@ describe('tokens', () => {
     expect(tools.map(({ name }) => name)).toEqual([
       'backup_list_databases',
       'backup_wait_operation',
+      'memory_db_explode',
       'memory_db_list_snapshots',
       'memory_db_watch',
-      'memory_db_explode',
     ]);
     await expect(client.call('memory_db_restore', { entity: 'shop/orders', snapshot_id: 's1' })).rejects.toMatchObject({
       code: -32_602,
