@@ -1,5 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { isSecretName } from '../core/secret-name.ts';
+import { cleanText } from '../core/text.ts';
 
 export const MASK = '***';
 
@@ -192,6 +193,7 @@ interface Vault {
 function createVault(most: number): Vault {
   const values = new Map<string, readonly Needle[]>();
   const index = createIndex();
+  const heads = createHeads();
   return {
     add(value) {
       const needles = values.get(value);
@@ -200,10 +202,12 @@ function createVault(most: number): Vault {
       values.set(value, needles ?? needlesOf(value));
       if (needles !== undefined) return;
       index.add(values.get(value) ?? []);
+      heads.add(value);
       if (values.size > most) {
         const [oldest, itsNeedles] = values.entries().next().value as [string, readonly Needle[]];
         values.delete(oldest);
         index.remove(itsNeedles);
+        heads.remove(oldest);
       }
     },
     collect(text, spans) {
@@ -216,8 +220,56 @@ function createVault(most: number): Vault {
           pattern.lastIndex = match.index + 1;
         }
       }
+      heads.collect(text, spans);
     },
   };
+}
+
+const HEAD = 4;
+/** How much of a secret must stand at the very end of a text to count as one that was cut there. */
+const CUT_LEAST = 8;
+/** How far before a cut its secret is looked for. */
+const CUT_REACH = 500;
+
+/** The beginnings of secrets: whoever shortens a text may cut one in two, and the half would be found by nobody. */
+function createHeads() {
+  const byHead = new Map<string, Set<string>>();
+  const formsOf = (value: string): string[] => [value, foldedForm(value), encodeURIComponent(value.toWellFormed())];
+  const collectBefore = (text: string, cut: number, least: number, spans: Span[]): void => {
+    for (let start = Math.max(0, cut - CUT_REACH); start <= cut - least; start += 1) {
+      const forms = byHead.get(text.slice(start, start + HEAD));
+      if (forms === undefined) continue;
+      const rest = text.slice(start, cut);
+      for (const form of forms) {
+        if (!form.startsWith(rest)) continue;
+        spans.push([start, cut]);
+        return;
+      }
+    }
+  };
+  return {
+    add(value: string): void {
+      for (const form of formsOf(value)) {
+        const same = byHead.get(form.slice(0, HEAD));
+        if (same === undefined) byHead.set(form.slice(0, HEAD), new Set([form]));
+        else same.add(form);
+      }
+    },
+    remove(value: string): void {
+      for (const form of formsOf(value)) byHead.get(form.slice(0, HEAD))?.delete(form);
+    },
+    collect(text: string, spans: Span[]): void {
+      for (let cut = text.indexOf('…'); cut !== -1; cut = text.indexOf('…', cut + 1)) {
+        collectBefore(text, cut, HEAD, spans);
+      }
+      collectBefore(text, text.length, CUT_LEAST, spans);
+    },
+  };
+}
+
+/** A value as a text has it whose white space was folded and whose control characters were dropped. */
+function foldedForm(value: string): string {
+  return cleanText(value, Number.POSITIVE_INFINITY);
 }
 
 /** What is secret in a value that a caller gave: the password and the signed query of a URI, as written and decoded; all of anything else. */
@@ -313,7 +365,7 @@ function createIndex(): NeedleIndex {
 /** Finds a value as it is and as it looks encoded. */
 function needlesOf(value: string): Needle[] {
   const json = jsonEscape(value);
-  const literal = new Set([json, jsonEscape(json), htmlEscape(value), ...base64Forms(value)]);
+  const literal = new Set([json, jsonEscape(json), htmlEscape(value), foldedForm(value), ...base64Forms(value)]);
   literal.delete(value);
   const run = (value.match(/[A-Za-z0-9]+/g) ?? []).reduce((a, b) => (b.length > a.length ? b : a), '');
   return [

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { HoldfastError } from '../../src/core/errors.ts';
 import { isSecretName } from '../../src/core/secret-name.ts';
+import { cleanText } from '../../src/core/text.ts';
 import { createRedactor, MASK } from '../../src/observability/redaction.ts';
 
 /** A small seeded generator (mulberry32), so that a failing case can be run again. */
@@ -386,5 +387,34 @@ describe('what a caller gives as a secret', () => {
         a: `carts-production ${MASK}`,
       });
     });
+  });
+});
+
+describe('what others make of a secret', () => {
+  const secret = 'kA9 two  spaces\nand-a-line-zQ7pL2';
+
+  it('finds one whose white space was folded', () => {
+    const redactor = createRedactor();
+    redactor.conceal(secret);
+    expect(redactor.redactText(`a ${cleanText(secret)} b`)).toBe(`a ${MASK} b`);
+  });
+
+  it('finds the half that is left where a text was cut', () => {
+    const redactor = createRedactor();
+    redactor.conceal('kA9-pQ2v9TzLm4s');
+    const long = `the database says that kA9-pQ2v9TzLm4s is wrong`;
+    for (let length = 28; length < long.length; length += 1) {
+      expect(redactor.redactText(cleanText(long, length)), `cut to ${length}`).not.toContain('kA9-');
+    }
+    expect(redactor.redactText('says that kA9-pQ2v')).toBe(`says that ${MASK}`);
+    expect(redactor.redactText('kA9-pQ2v is another word')).toBe('kA9-pQ2v is another word');
+    expect(redactor.redactText('ends with kA9')).toBe('ends with kA9');
+  });
+
+  it('forgets the halves of what it forgets', () => {
+    const redactor = createRedactor();
+    redactor.conceal('kA9-pQ2v9TzLm4s');
+    for (let n = 0; n < 4000; n += 1) redactor.conceal(`value-number-${n}-of-many`);
+    expect(redactor.redactText('kA9-pQ2v…')).toBe('kA9-pQ2v…');
   });
 });
