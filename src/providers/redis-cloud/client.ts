@@ -268,8 +268,8 @@ export class RedisCloudClient {
         accept: 'application/json',
       },
     });
-    const remaining = response.headers.get('x-rate-limit-remaining');
-    this.#remaining = remaining === null ? Number.POSITIVE_INFINITY : Number(remaining);
+    const remaining = response.headers.get('x-rate-limit-remaining') ?? '';
+    this.#remaining = /^\d+$/.test(remaining) ? Number(remaining) : Number.POSITIVE_INFINITY;
     const body = this.#parse(await response.text());
     if (!response.ok) throw httpError(response, body, what, writes);
     if (!isObject(body)) {
