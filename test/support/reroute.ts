@@ -1,0 +1,15 @@
+// Preloaded into the program: what goes to Google's hosts for tokens goes to this test's own host on loopback.
+const host = process.env['HOLDFAST_TEST_TOKEN_HOST'];
+const real = globalThis.fetch;
+globalThis.fetch = (input, init) => {
+  const url = new URL(input instanceof Request ? input.url : String(input));
+  if (host === undefined || !url.hostname.endsWith('.googleapis.com')) return real(input, init);
+  return real(new URL(url.pathname + url.search, host), init);
+};
+
+// And time passes ten times faster for whoever waits.
+const wait = globalThis.setTimeout;
+globalThis.setTimeout = Object.assign(
+  ((work: () => void, ms = 0, ...rest: []) => wait(work, ms > 50 ? ms / 10 : ms, ...rest)) as typeof setTimeout,
+  wait,
+);
