@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import type { HoldfastError } from '../../src/core/errors.ts';
 import type { JsonObject, JsonValue } from '../../src/core/json.ts';
+import { parseInput } from '../../src/engine/input.ts';
 import { readInput, readValueFile } from '../../src/surfaces/cli/values.ts';
 import { commandLine, exampleLine, shellWord, valueText } from '../../src/surfaces/command-line.ts';
 import { parametersOf, typeText } from '../../src/surfaces/parameters.ts';
@@ -20,11 +21,14 @@ function read(...words: string[]): Promise<JsonObject> {
   return readInput(create, words, sources);
 }
 
+/** What refuses words: the command line, or the engine that it hands them to. */
 async function refusal(...words: string[]): Promise<HoldfastError> {
-  return read(...words).then(
-    () => expect.fail(`${words.join(' ')} was accepted`),
-    (cause: HoldfastError) => cause,
-  );
+  return read(...words)
+    .then((input) => parseInput(create, { snapshot_id: 'a', ...input }))
+    .then(
+      () => expect.fail(`${words.join(' ')} was accepted`),
+      (cause: HoldfastError) => cause,
+    );
 }
 
 describe('key=value', () => {

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import type { AnyAction } from '../../core/action.ts';
 import { HoldfastError } from '../../core/errors.ts';
 import { isObject, type JsonObject, type JsonValue } from '../../core/json.ts';
-import { cleanText, didYouMean } from '../../core/text.ts';
+import { cleanText } from '../../core/text.ts';
 import { type Parameter, parametersOf, typeText, type ValueShape } from '../parameters.ts';
 
 /** Where `key=@file` and `key=-` get their text. */
@@ -32,7 +32,8 @@ export async function readValueFile(path: string): Promise<string> {
 
 /**
  * Reads `key=value` words into the input of an action, each value by the type that the action's schema gives it.
- * @throws {HoldfastError} INVALID_PARAMETER for a word without `=`, an unknown or repeated key, a value of another type
+ * What the action does not know stays text: the engine refuses it as it does for every caller.
+ * @throws {HoldfastError} INVALID_PARAMETER for a word without `=`, a repeated key, a value of another type
  */
 export async function readInput(
   action: AnyAction,
@@ -41,13 +42,18 @@ export async function readInput(
 ): Promise<JsonObject> {
   const parameters = new Map(parametersOf(action).map((parameter) => [parameter.name, parameter]));
   const given = new Map<Parameter, string[]>();
+  const input: JsonObject = {};
   for (const word of words) {
     const [key, text] = splitPair(word);
     const parameter = parameters.get(key);
-    if (parameter === undefined) throw unknownParameter(action, key, [...parameters.keys()]);
-    given.set(parameter, [...(given.get(parameter) ?? []), text]);
+    if (parameter === undefined) {
+      if (key === 'confirmation_token') throw misplacedToken();
+      if (!/^[a-z]\w*$/i.test(key)) {
+        throw new HoldfastError('INVALID_PARAMETER', `${action.name} has no parameter '${cleanText(key, 60)}'`);
+      }
+      input[key] = text;
+    } else given.set(parameter, [...(given.get(parameter) ?? []), text]);
   }
-  const input: JsonObject = {};
   let inputTaken = false;
   for (const [parameter, texts] of given) {
     const { name, shape } = parameter;
@@ -78,14 +84,9 @@ function splitPair(word: string): [string, string] {
   return [word.slice(0, at), word.slice(at + 1)];
 }
 
-function unknownParameter(action: AnyAction, key: string, known: readonly string[]): HoldfastError {
-  if (key === 'confirmation_token') {
-    return new HoldfastError('INVALID_PARAMETER', 'the confirmation token is no parameter here', {
-      hint: 'Give it as --token, or in the variable HOLDFAST_TOKEN.',
-    });
-  }
-  return new HoldfastError('INVALID_PARAMETER', `${action.name} has no parameter '${cleanText(key, 60)}'`, {
-    hint: known.length === 0 ? `${action.name} takes no parameters.` : didYouMean(key, known),
+function misplacedToken(): HoldfastError {
+  return new HoldfastError('INVALID_PARAMETER', 'the confirmation token is no parameter here', {
+    hint: 'Give it as --token, or in the variable HOLDFAST_TOKEN.',
   });
 }
 
