@@ -23,7 +23,7 @@ export interface Leak {
 /** Makes secrets that are found again whatever was done to them, and looks for them in all that was seen. */
 export class Canaries {
   readonly #cores = new Map<string, string>();
-  readonly #seen: { where: string; text: string; bytes: Buffer | undefined }[] = [];
+  readonly #seen: { where: string; text: string }[] = [];
   #made = 0;
 
   /** Makes a secret; each end of it is random enough to be told from anything else. */
@@ -46,7 +46,7 @@ export class Canaries {
 
   /** Keeps something that the program showed. */
   readonly seen = (where: string, text: string): void => {
-    this.#seen.push({ where, text, bytes: undefined });
+    this.#seen.push({ where, text });
   };
 
   /** Keeps every file below a directory, but those that `mine` names. */
@@ -54,8 +54,7 @@ export class Canaries {
     for (const entry of readdirSync(root, { recursive: true, encoding: 'utf8' })) {
       const path = join(root, entry);
       if (mine(entry) || !statSync(path).isFile()) continue;
-      const bytes = readFileSync(path);
-      this.#seen.push({ where: relative(root, path), text: `${entry}\n${bytes.toString('latin1')}`, bytes });
+      this.#seen.push({ where: relative(root, path), text: `${entry}\n${readFileSync(path).toString('latin1')}` });
     }
   }
 
@@ -71,19 +70,38 @@ export class Canaries {
 
   /** Every place where a secret, or one end of it, stands in any encoding. */
   leaks(): Leak[] {
-    const found: Leak[] = [];
+    const byHead = new Map<number, { text: string; form: string; secret: string }[]>();
     for (const [core, secret] of this.#cores) {
       for (const [form, text] of formsOf(core)) {
-        for (const piece of this.#seen) {
-          const at = piece.text.indexOf(text);
-          if (at === -1) continue;
-          const around = piece.text.slice(Math.max(0, at - 160), at + text.length + 80);
-          found.push({ secret, form, where: piece.where, around });
+        const head = headOf(text, 0);
+        byHead.set(head, [...(byHead.get(head) ?? []), { text, form, secret }]);
+      }
+    }
+    const heads = new Uint8Array(HEADS);
+    for (const head of byHead.keys()) heads[head] = 1;
+    const found: Leak[] = [];
+    // One pass over what was seen, however many secrets there are.
+    for (const { text, where } of this.#seen) {
+      for (let at = 0; at < text.length; at += 1) {
+        const head = headOf(text, at);
+        if (heads[head] === 0) continue;
+        for (const needle of byHead.get(head) ?? []) {
+          if (!text.startsWith(needle.text, at)) continue;
+          const around = text.slice(Math.max(0, at - 160), at + needle.text.length + 80);
+          found.push({ secret: needle.secret, form: needle.form, where, around });
         }
       }
     }
     return found;
   }
+}
+
+const HEADS = 2 ** 20;
+
+function headOf(text: string, at: number): number {
+  let hash = 0;
+  for (let step = 0; step < 4; step += 1) hash = ((hash << 5) ^ text.charCodeAt(at + step)) & (HEADS - 1);
+  return hash;
 }
 
 /** A core of letters and digits as it stands in plain, URI-encoded, JSON- and HTML-escaped text, in hex, and in base64 at each offset. */
