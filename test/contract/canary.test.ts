@@ -630,14 +630,20 @@ describe('secrets of the simulated providers', () => {
       'c/redis-essentials-env': 'succeeded',
     });
     // A caller who calls the target's name a secret would hide what is to be approved.
-    const target = 'sessions/51003101';
-    const hidden = await server.call('redis_cloud_restore', {
-      entity: 'c/redis-pro-env',
+    const entity = 'c/redis-pro-env';
+    const from = (password: string): JsonObject => ({
       source_type: 'ftp',
-      source_uri: `ftp://x:${encodeURIComponent(target)}@files.example.com/a.rdb`,
+      source_uri: `ftp://importer:${encodeURIComponent(password)}@files.example.com/carts/carts-last-good.rdb.gz`,
     });
-    expect(['INVALID_PARAMETER', 'CONFIRMATION_REQUIRED']).toContain(codeOf(hidden));
-    if (!hidden.isError || codeOf(hidden) === 'CONFIRMATION_REQUIRED') tokenIn(hidden, 'an MCP message on stdio');
+    const plain = await server.call('backup_plan', { entity, action: 'restore', input: from('none') });
+    const { target } = plain.structured['plan'] as { target: string };
+    const hidden = await server.call('redis_cloud_restore', { entity, ...from(target) });
+    expect(hidden.structured['error']).toMatchObject({
+      code: 'INVALID_PARAMETER',
+      message: 'a secret parameter holds a name or a state of the target',
+    });
+    const after = await server.call('backup_plan', { entity, action: 'restore', input: from('none') });
+    expect((after.structured['plan'] as JsonObject)['target']).toBe(target);
     const refused = redis.state.deny;
     redis.state.deny = 401;
     cloudSql.state.unauthenticated = true;

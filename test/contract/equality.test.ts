@@ -1,237 +1,393 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { PassThrough } from 'node:stream';
-import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { AnyAction } from '../../src/core/action.ts';
 import { ERROR_CODES, type ErrorCode } from '../../src/core/errors.ts';
 import type { JsonObject } from '../../src/core/json.ts';
 import { isGuarded } from '../../src/core/risk.ts';
-import { runCli } from '../../src/surfaces/cli/program.ts';
-import { type HttpSurface, serveHttp } from '../../src/surfaces/mcp/http.ts';
-import { buildServer } from '../../src/surfaces/mcp/server.ts';
+import { OperationView } from '../../src/core/schemas.ts';
+import { shellWord, valueText } from '../../src/surfaces/command-line.ts';
 import { toolName } from '../../src/surfaces/mcp/tools.ts';
-import { type GuardedFleet, modules, newestSnapshot, registry, startGuardedFleet } from '../support/guarded-fleet.ts';
-import { type Harness, startHarness } from '../support/harness.ts';
+import { parametersOf } from '../../src/surfaces/parameters.ts';
+import { type GuardedFleet, registry, startGuardedFleet } from '../support/guarded-fleet.ts';
 import { CLIENTS, connectClient, type TestClient } from '../support/mcp-clients.ts';
 import { describePostgres } from '../support/postgres.ts';
+import { type Finished, programArguments, runProgram, type Server, serveHttp } from '../support/program.ts';
 
-// One call, one answer: each action's own example over the three MCP clients, on HTTP and stdio, and on the command line.
-
-const log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
-const PRINCIPAL = { id: 'stdio:ana', person: 'ana', roles: ['operator', 'approver', 'viewer'] } as const;
-
-interface Answer {
-  readonly failed: boolean;
-  readonly content: unknown;
-}
-type Way = (tool: string, path: string, input: JsonObject) => Promise<Answer>;
+// The same call gives the same answer, whatever the way in: three MCP clients, each on stdio and HTTP, and the command
+// line, all of them the real program over one entities file, one state and the same simulators.
 
 let fleet: GuardedFleet;
-let harness: Harness;
-let http: HttpSurface;
-let stateDirectory: string;
-const ways = new Map<string, Way>();
-const clients: TestClient[] = [];
-const exits: [string, number][] = [];
+let root: string;
+let http: Server & { url: string };
+const clients = new Map<string, TestClient>();
+let environment: Record<string, string>;
 
-/** Every action on every entity that has it, called by its example. */
-const calls = registry.actions.flatMap((action) =>
-  action.on.flatMap((defines) => {
-    const type = registry.entityTypes.get(defines)!.type;
-    const entity = `sandbox/${type.sandbox?.name ?? 'postgresql'}`;
-    return [{ action, entity, title: `${toolName(action)} on ${entity}` }];
-  }),
-);
-
-let made = 0;
-
-async function exampleOf(example: JsonObject, entity: string): Promise<JsonObject> {
-  const text = JSON.stringify(example);
-  const filled = text.includes('$newest')
-    ? text.replaceAll('$newest', await newestSnapshot(harness.engine, entity))
-    : text;
-  // What is made once cannot be made again under the same name.
-  made += 1;
-  return JSON.parse(filled.replace('"restored"', `"restored_${made}"`)) as JsonObject;
+/** One answer in the words that all surfaces share. */
+interface Answer {
+  readonly code: string;
+  readonly document: JsonObject;
 }
 
-const overMcp =
-  (client: TestClient): Way =>
-  async (tool, path, input) => {
-    const entity = path.split('/').slice(0, 2).join('/');
-    const answer = await client.call(tool, { entity, ...input });
-    return { failed: answer.isError === true, content: answer.structured };
-  };
+const common = (): string[] => ['--config', join(root, 'holdfast.yaml'), '--state-dir', join(root, 'state')];
+const options = () => ({
+  cwd: root,
+  env: environment,
+  node: ['--import', join(import.meta.dirname, '..', 'support', 'reroute.ts')],
+});
 
-const onTheCommandLine: Way = async (_, path, input) => {
-  const chunks: Buffer[] = [];
-  const stdout = new PassThrough();
-  stdout.on('data', (chunk: Buffer) => chunks.push(chunk));
-  const unused = (): never => {
-    throw new Error('not used here');
-  };
-  const words = Object.entries(input).map(
-    ([name, value]) => `${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
-  );
-  const status = await runCli(['do', path, ...words, '--json'], {
-    version: '0',
-    // The engine outlives the command.
-    openEngine: async () =>
-      new Proxy(harness.engine, {
-        get: (engine, name) => {
-          const member: unknown = name === 'close' ? async () => {} : Reflect.get(engine, name, engine);
-          return typeof member === 'function' ? member.bind(engine) : member;
-        },
-      }),
-    serve: unused,
-    startSandbox: unused,
-    runDemo: unused,
-    checkConfig: unused,
-    stdin: new PassThrough(),
-    stdout,
-    stderr: new PassThrough().resume(),
-    env: {},
-    signal: new AbortController().signal,
-    user: 'ana',
-    log,
-  });
-  const content = JSON.parse(Buffer.concat(chunks).toString('utf8')) as JsonObject;
-  const error = content['error'] as JsonObject | undefined;
-  const code = content['status'] === undefined ? (error?.['code'] as ErrorCode | undefined) : undefined;
-  exits.push([code ?? 'ok', status]);
-  return { failed: code !== undefined, content };
-};
+let children = 0;
+const queue: (() => void)[] = [];
+/** Runs a command; two at a time, for a start of the program is the dearest thing here. */
+async function holdfast(...args: string[]): Promise<Finished> {
+  if (children >= 2) await new Promise<void>((resolve) => queue.push(resolve));
+  children += 1;
+  try {
+    return await runProgram([...args, ...common()], options());
+  } finally {
+    children -= 1;
+    queue.shift()?.();
+  }
+}
 
-/** Takes out what differs from one call to the next: moments, ids that a call makes, and how long ago something was. */
-function steady(value: unknown): unknown {
+const codeIn = (document: JsonObject): string =>
+  String((document['error'] as JsonObject | undefined)?.['code'] ?? 'it ran');
+
+async function onCommandLine(
+  action: AnyAction,
+  entity: string | undefined,
+  input: JsonObject,
+  ...flags: string[]
+): Promise<Answer> {
+  const path = entity === undefined ? action.name : `${entity}/${action.name}`;
+  const words = Object.entries(input).map(([key, value]) => `${key}=${valueText(value ?? null)}`);
+  const { status, out, err } = await holdfast('do', path, ...words, '--json', ...flags);
+  expect(out, `${path} ${words.map(shellWord).join(' ')}\n${err}`).not.toBe('');
+  const document = JSON.parse(out) as JsonObject;
+  const code = codeIn(document);
+  const wanted = code === 'it ran' ? 0 : ERROR_CODES[code as ErrorCode].exit;
+  expect(status, `${path}: exit status of ${code}`).toBe(wanted);
+  return { code, document };
+}
+
+async function overMcp(
+  client: TestClient,
+  action: AnyAction,
+  entity: string | undefined,
+  input: JsonObject,
+): Promise<Answer> {
+  const args = { ...(entity === undefined ? {} : { entity }), ...input };
+  const { isError, structured } = await client.call(toolName(action), args);
+  const document = structured as JsonObject;
+  expect(isError === true, `${toolName(action)} says whether it is an error`).toBe(codeIn(document) !== 'it ran');
+  return { code: codeIn(document), document };
+}
+
+/** Leaves out of an answer what two equal calls differ in: moments, ages, and ids that are made for each call. */
+function normal<T>(value: T): T {
   const text = JSON.stringify(value)
     .replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, '<time>')
-    .replace(/\d{8}T\d{6}Z-logical-[a-z0-9]{6}/g, '<backup>')
-    .replace(
-      /op_[0-9a-f]{20}|hfc_[\w-]{22}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b[0-9a-f]{24}\b|\b17\d{11}\b/g,
-      '<id>',
-    )
-    .replace(/\b[2-9A-HJKMNP-Z]{4}-[2-9A-HJKMNP-Z]{4}\b/g, '<code>')
-    .replace(/\b\d+ (s|min|h|d)\b( \d+ (s|min|h))?/g, '<age>')
-    .replace(/restored_\d+/g, '<new>')
-    .replace(/holdfast do sandbox[^"]*|[a-z_]+ \{\\"entity[^"]*(\\"[^"]*)*/g, '<call>');
-  return JSON.parse(text, (key, member: unknown) => {
-    // Counters and durations move by themselves, and progress is where it happens to be.
-    if (
-      /_(seconds|ms|bytes)$|^(percent|oid|duration_estimate|stored_bytes|backups|snapshots|newer_snapshots|connections)$/.test(
-        key,
-      ) &&
-      typeof member === 'number'
-    )
-      return '<n>';
-    if (key === 'message' && typeof member === 'string' && /\d/.test(member)) return '<progress>';
-    return member;
-  });
+    .replace(/op_[0-9a-f]{20}/g, '<operation>')
+    .replace(/hfc_[A-Za-z0-9_-]+/g, '<token>')
+    .replace(/(?<![\w-])[0-9A-Z]{4}-[0-9A-Z]{4}(?![\w-])/g, '<code>')
+    .replace(/\d+(?:\.\d+)? (?:ms|s|min|h|d)\b(?: \d+ (?:s|min|h)\b)*/g, '<age>')
+    .replace(/-restore-\d{8}-\d{4}/g, '-restore-<minute>')
+    .replace(/"(duration_seconds|duration_ms|percent|duration_estimate)":[\d.]+/g, '"$1":0');
+  return JSON.parse(text) as T;
 }
 
-describe('the declarations', () => {
-  it.each(calls)('$title are fit to be called by anyone', ({ action }) => {
-    expect(toolName(action)).toMatch(/^[a-z0-9_]{1,48}$/);
-    for (const name of Object.keys(action.input.shape)) expect(name).toMatch(/^[a-z][a-z0-9_]*$/);
-    expect(Object.keys(ERROR_CODES)).toEqual(expect.arrayContaining([...action.errors]));
-    expect(action.input.safeParse(action.example).success).toBe(true);
-    expect(action.summary.split(' ').length).toBeLessThanOrEqual(26);
+/** The same for answers about what the call itself made, whose ids differ, and what was told on the way. */
+function normalMade<T>(value: T): T {
+  const text = JSON.stringify(normal(value))
+    .replace(/"message":"(?:[^"\\]|\\.)*",/g, '')
+    .replace(/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, '<uuid>')
+    .replace(/\b[0-9a-f]{24}\b/g, '<object id>')
+    .replace(/\b\d{13}\b/g, '<run id>')
+    .replace(/\[holdfast[^\]]*\]/g, '[holdfast]')
+    .replace(/\d{8}T\d{6}Z?(?:-[a-z0-9]+)+/g, '<backup>')
+    .replace(/restored_\d/g, 'restored')
+    .replace(/"(job_id|operation_name)":"[^"]*"/g, '"$1":"<job>"')
+    .replace(/"(size_bytes|stored_bytes|plain_bytes|bytes|stored)":\d+/g, '"$1":0');
+  return JSON.parse(text) as T;
+}
+
+type Way = (action: AnyAction, entity: string | undefined, input: JsonObject) => Promise<Answer>;
+function ways(): [string, Way][] {
+  const mcp = [...clients].map(([name, client]): [string, Way] => [
+    name,
+    (action, entity, input) => overMcp(client, action, entity, input),
+  ]);
+  return [...mcp, ['the command line', (action, entity, input) => onCommandLine(action, entity, input)]];
+}
+
+/** Makes a call every way and holds the answers against the first one. */
+async function same(action: AnyAction, entity: string | undefined, input: JsonObject): Promise<Answer> {
+  const answers = await Promise.all(
+    ways().map(async ([name, call]) => ({ name, answer: await call(action, entity, input) })),
+  );
+  const [first] = answers as [(typeof answers)[0], ...typeof answers];
+  for (const { name, answer } of answers.slice(1)) {
+    const what = `${entity ?? ''} ${action.name} ${JSON.stringify(input)}: ${name} and ${first.name}`;
+    expect(normal(answer), what).toEqual(normal(first.answer));
+  }
+  return (answers.at(-1) as (typeof answers)[0]).answer;
+}
+
+async function finish(client: TestClient, answer: Answer): Promise<Answer> {
+  let { document } = answer;
+  while (document['status'] === 'running' || document['status'] === 'pending') {
+    const input = { operation_id: document['operation_id'], timeout_seconds: 30 };
+    document = (await client.call('backup_wait_operation', input)).structured as JsonObject;
+  }
+  return { code: answer.code, document };
+}
+
+const newest = new Map<string, string>();
+let operation = '';
+
+/** The example of an action for one entity, its words in place of what they stand for. */
+function exampleFor(action: AnyAction, entity: string): JsonObject {
+  const text = JSON.stringify(action.example)
+    .replaceAll('$newest', newest.get(entity) ?? '')
+    .replaceAll('$entity', entity)
+    .replaceAll('$operation', operation);
+  return JSON.parse(text) as JsonObject;
+}
+
+/** Whether a request is about one database: others work at the same moment. */
+function isAbout({ provider, path }: { provider: string; path: string }, key: string): boolean {
+  const { defines, parameters } = fleet.entities.find((entity) => entity.key === key)!;
+  if (registry.entityTypes.get(defines)?.provider.id !== provider) return false;
+  return provider !== 'redis-cloud' || path.includes(`/databases/${String(parameters['database_id'])}/`);
+}
+
+const actions: readonly AnyAction[] = [...registry.fleet, ...registry.actions];
+const action = (provider: string, name: string): AnyAction =>
+  actions.find((one) => one.name === name && (one.kind === 'fleet' ? 'backup' : one.provider.id) === provider)!;
+const rows = actions.flatMap((one): { one: AnyAction; defines: string | undefined; name: string }[] =>
+  one.kind === 'fleet'
+    ? [{ one, defines: undefined, name: `backup/${one.name}` }]
+    : one.on.map((defines) => ({ one, defines, name: `${one.name} on ${defines}` })),
+);
+const entityOf = (defines: string | undefined): string =>
+  fleet.entities.find((entity) => defines === undefined || entity.defines === defines)!.key;
+const called = (row: (typeof rows)[0]): [string, string | undefined] => {
+  const entity = entityOf(row.defines ?? 'gcp/cloud-sql-instance');
+  return [entity, row.defines === undefined ? undefined : entity];
+};
+
+describe('every declaration', () => {
+  // What says enough by its name; anything else needs a sentence.
+  const EVIDENT =
+    /^(entity|action|input|limit|cursor|status|label|description|level|type|timeout_seconds|retention_days|allow_last|safety_snapshot|restore_timestamp|target_(instance|database|cluster|project_id)|.*_(id|name|type)|\w+_seconds|confirmation_token|no_owner)$/;
+
+  it.each(rows.map(({ one }) => [toolName(one), one] as const))('%s keeps to the form', (name, one) => {
+    // Clients put the name of the server before it and allow 64 characters in all.
+    expect(name).toMatch(/^[a-z][a-z0-9_]{0,63}$/);
+    expect(`mcp__holdfast__${name}`.length).toBeLessThanOrEqual(64);
+    expect(one.name).toMatch(/^[a-z]+(-[a-z]+)*$/);
+    for (const alias of one.aliases) expect(alias).toMatch(/^[a-z]+(-[a-z]+)*$/);
+    expect(one.summary.length).toBeGreaterThan(10);
+    expect(one.summary.split(/\s+/).length).toBeLessThanOrEqual(30);
+    for (const parameter of parametersOf(one)) {
+      expect(parameter.name).toMatch(/^[a-z][a-z0-9]*(_[a-z0-9]+)*$/);
+      if (!EVIDENT.test(parameter.name)) expect(parameter.description, parameter.name).toBeTypeOf('string');
+    }
+    for (const code of one.errors) expect(Object.keys(ERROR_CODES)).toContain(code);
+    expect(one.input.safeParse({ ...one.example, no_such_parameter: 1 }).success).toBe(false);
+    if (one.kind === 'provider' && isGuarded(one.upTo)) expect(one.plan).toBeTypeOf('function');
   });
 });
 
-describePostgres('the same call gives the same answer', () => {
+describePostgres('the same call, whatever the way in', () => {
   beforeAll(async () => {
-    stateDirectory = mkdtempSync(join(tmpdir(), 'holdfast-equality-'));
+    root = mkdtempSync(join(tmpdir(), 'hf-equal-'));
+    mkdirSync(join(root, 'state'), { mode: 0o700 });
     fleet = await startGuardedFleet();
-    harness = await startHarness({ modules, entities: fleet.entities, secrets: fleet.secrets, stateDirectory });
-    for (const { action, entity } of calls)
-      if (JSON.stringify(action.example).includes('$newest')) await newestSnapshot(harness.engine, entity);
-    const deps = { engine: harness.engine, principal: PRINCIPAL, stateKey: Buffer.alloc(32, 7), log };
-    http = await serveHttp((context) => buildServer(deps, context), { config: { port: 0 }, log });
-    const given = JSON.stringify({ entities: fleet.entities, secrets: fleet.secrets, stateDirectory });
-    const path = fileURLToPath(new URL('../support/serve-guarded-fleet.ts', import.meta.url));
-    const node = { node: [path], env: { HOLDFAST_TEST_FLEET: given, PATH: process.env['PATH'] ?? '' } };
-    for (const kind of CLIENTS) {
-      for (const [transport, target] of [
-        ['HTTP', { url: http.url }],
-        ['stdio', node],
-      ] as const) {
-        const client = await connectClient(kind, target);
-        clients.push(client);
-        ways.set(`${kind} on ${transport}`, overMcp(client));
-      }
-    }
-    ways.set('the command line', onTheCommandLine);
-  }, 120_000);
+    fleet.redis.hiddenLooks = 0;
+    const entities = Object.fromEntries(
+      fleet.entities.map(({ key, defines, parameters, endpoint }) => [
+        key.split('/')[1],
+        { defines, ...parameters, ...(endpoint === undefined ? {} : { endpoint }) },
+      ]),
+    );
+    writeFileSync(join(root, 'holdfast.yaml'), JSON.stringify({ namespace: 'sandbox', ...entities }));
+    environment = { ...fleet.secrets, GOOGLE_OAUTH_ACCESS_TOKEN: 'ya29.sandbox-access-token' };
+    http = await serveHttp(common(), options());
+    await Promise.all(
+      CLIENTS.flatMap((kind) => [
+        connectClient(kind, { url: http.url }).then((client) => clients.set(`${kind} over HTTP`, client)),
+        connectClient(kind, {
+          node: programArguments(['serve', ...common()], options()),
+          env: { ...environment, PATH: process.env['PATH'] ?? '', HOME: root },
+        }).then((client) => clients.set(`${kind} over stdio`, client)),
+      ]),
+    );
+    // What the examples speak of: a snapshot of every database, an operation, a restore.
+    const made = await Promise.all(
+      fleet.entities.map(async ({ key, defines }) => {
+        const create = registry.actions.find((one) => one.name === 'create-snapshot' && one.on.includes(defines));
+        if (create === undefined) return;
+        const { document, code } = await onCommandLine(create, key, {}, '--wait');
+        expect(code, `${key} ${JSON.stringify(document)}`).toBe('it ran');
+        newest.set(key, String((document['result'] as JsonObject)['id']));
+        operation = String(document['operation_id']);
+      }),
+    );
+    expect(made.length).toBeGreaterThan(4);
+    const restore = action('postgresql', 'restore');
+    const key = entityOf('postgresql/server');
+    await onCommandLine(restore, key, { snapshot_id: newest.get(key), target_database: 'restored_0' }, '--wait');
+  }, 60_000);
 
   afterAll(async () => {
-    await Promise.all(clients.map((client) => client.close()));
-    await http?.close();
-    await harness?.close();
+    await Promise.all([...clients.values()].map((client) => client.close()));
+    await http?.stop();
     await fleet?.close();
-    rmSync(stateDirectory, { recursive: true, force: true });
+    rmSync(root, { recursive: true, force: true });
   });
 
-  it.each(calls)('$title', { timeout: 60_000 }, async ({ action, entity }) => {
-    const path = `${entity}/${action.name}`;
-    const fails = { ...(await exampleOf(action.example, entity)), no_such_parameter: 1 };
-    const answers: [string, Answer, Answer][] = [];
-    for (const [name, way] of ways) {
-      const input = await exampleOf(action.example, entity);
-      answers.push([name, await way(toolName(action), path, input), await way(toolName(action), path, fails)]);
-      // What was begun is waited for: the next way must find the same state.
-      await settle();
-    }
-    const [[first, expected, refused], ...others] = answers as [
-      [string, Answer, Answer],
-      ...[string, Answer, Answer][],
+  it('lists the same tools to every client, and has a row for every tool', async () => {
+    const lists = await Promise.all([...clients.values()].map((client) => client.tools()));
+    expect(clients.size).toBe(6);
+    for (const list of lists) expect(list).toEqual(lists[0]);
+    expect(lists[0]!.map(({ name }) => name).sort()).toEqual(actions.map(toolName).sort());
+  });
+
+  it('answers every example that reads, and what does not fit is no answer', { timeout: 90_000 }, async () => {
+    const reads = rows.filter(({ one }) => one.upTo === 'read');
+    expect(reads.length).toBeGreaterThan(20);
+    const worked = new Set<AnyAction>();
+    await Promise.all(
+      reads.map(async (row) => {
+        const [entity, on] = called(row);
+        const { code, document } = await same(row.one, on, exampleFor(row.one, entity));
+        // An example with an id in it fits one database; on another of the same provider it is refused as declared.
+        if (code !== 'it ran') return expect(row.one.errors, `${row.name} ${JSON.stringify(document)}`).toContain(code);
+        worked.add(row.one);
+        expect(row.one.output.safeParse(document).error, row.name).toBeUndefined();
+      }),
+    );
+    expect(reads.filter(({ one }) => !worked.has(one)).map(({ name }) => name)).toEqual([]);
+    const everywhere = action('backup', 'find-recovery-options');
+    await Promise.all(fleet.entities.map(({ key }) => same(everywhere, undefined, { entity: key })));
+  });
+
+  it('refuses alike: wrong names, wrong values, what is not there', { timeout: 90_000 }, async () => {
+    const sql = entityOf('gcp/cloud-sql-instance');
+    const atlas = entityOf('mongodb-atlas/cluster');
+    const postgres = entityOf('postgresql/server');
+    const redis = entityOf('redis-cloud/pro-database');
+    const wrong: [string, string, string | undefined, JsonObject, string][] = [
+      ['gcp-cloud-sql', 'describe-snapshot', sql, { backup_id: '1700000000000' }, 'BACKUP_NOT_FOUND'],
+      ['gcp-cloud-sql', 'describe-snapshot', sql, { backup_id: '../../x' }, 'INVALID_PARAMETER'],
+      ['gcp-cloud-sql', 'restore', sql, { backup_id: '1700000000000' }, 'BACKUP_NOT_FOUND'],
+      ['gcp-cloud-sql', 'list-snapshots', sql, { cursor: 'nonsense' }, 'INVALID_PARAMETER'],
+      ['gcp-cloud-sql', 'list-snapshots', sql, { limit: 0 }, 'INVALID_PARAMETER'],
+      ['mongodb-atlas', 'describe-snapshot', atlas, { snapshot_id: 'f'.repeat(24) }, 'SNAPSHOT_NOT_FOUND'],
+      ['mongodb-atlas', 'restore', atlas, {}, 'INVALID_PARAMETER'],
+      ['mongodb-atlas', 'restore', atlas, { restore_timestamp: 'yesterday' }, 'INVALID_PARAMETER'],
+      ['mongodb-atlas', 'delete-snapshot', atlas, {}, 'INVALID_PARAMETER'],
+      ['postgresql', 'describe-snapshot', postgres, { snapshot_id: 'nothing' }, 'BACKUP_NOT_FOUND'],
+      ['postgresql', 'create-snapshot', postgres, { type: 'full' }, 'NOT_SUPPORTED'],
+      ['redis-cloud', 'restore', redis, { source_type: 'aws-s3', source_uri: 's3://bucket/' }, 'INVALID_PARAMETER'],
+      ['redis-cloud', 'create-snapshot', redis, { backup_path: 'http://x/' }, 'INVALID_PARAMETER'],
+      ['backup', 'get-operation', undefined, { operation_id: 'op_none' }, 'OPERATION_NOT_FOUND'],
+      ['backup', 'find-recovery-options', undefined, { entity: 'sandbox/redis-por' }, 'ENTITY_NOT_FOUND'],
+      ['backup', 'find-recovery-options', undefined, { entity: sql, at: '2199-01-01T00:00:00Z' }, 'INVALID_PARAMETER'],
+      ['backup', 'plan', undefined, { entity: sql, action: 'restroe' }, 'INVALID_PARAMETER'],
+      ['backup', 'plan', undefined, { entity: redis, action: 'delete-snapshot' }, 'NOT_SUPPORTED'],
     ];
-    expect(refused).toMatchObject({ failed: true, content: { error: { code: 'INVALID_PARAMETER' } } });
-    if (isGuarded(action.risk))
-      expect(expected).toMatchObject({
-        failed: true,
-        content: { error: { code: 'CONFIRMATION_REQUIRED' }, plan: {}, confirmation: {} },
-      });
-    for (const [name, answer, refusal] of others) {
-      expect([name, answer.failed]).toEqual([name, expected.failed]);
-      if (action.steps === undefined || answer.failed)
-        expect(steady(answer.content), `${name} as ${first}`).toEqual(steady(expected.content));
-      else expect(outline(answer.content), `${name} as ${first}`).toEqual(outline(expected.content));
-      expect(steady(refusal.content), `${name} as ${first}`).toEqual(steady(refused.content));
-    }
+    const before = fleet.provider.writes().length;
+    await Promise.all(
+      wrong.map(async ([provider, name, entity, input, expected]) => {
+        const { code, document } = await same(action(provider, name), entity, input);
+        expect(code, `${provider} ${name} ${JSON.stringify(document)}`).toBe(expected);
+        expect(document['error']).toMatchObject({ hint: expect.stringMatching(/\S/), retryable: false });
+      }),
+    );
+    expect(fleet.provider.writes().slice(before)).toEqual([]);
   });
 
-  it('ends the command line with the status of the error table', () => {
-    expect(exits.length).toBeGreaterThan(20);
-    for (const [code, status] of exits)
-      expect([code, status]).toEqual([code, code === 'ok' ? 0 : ERROR_CODES[code as ErrorCode].exit]);
+  it('refuses every guarded example alike, with a plan, and runs it once it is approved', {
+    timeout: 120_000,
+  }, async () => {
+    const guarded = rows.filter(({ one }) => isGuarded(one.upTo));
+    expect(guarded.length).toBeGreaterThan(5);
+    const ran = new Map<string, string>();
+    const runRow = async (row: (typeof rows)[0]): Promise<void> => {
+      const [entity, on] = called(row);
+      const input = { ...exampleFor(row.one, entity) };
+      // Its own snapshot, and no new name: the guarded ways of these two.
+      if (row.name.startsWith('restore on postgresql')) delete input['target_database'];
+      const writes = () => fleet.provider.writes().filter((entry) => isAbout(entry, entity)).length;
+      const dry = await onCommandLine(row.one, on, input, '--dry-run');
+      const planned = await overMcp(clients.get('sdk 1 over stdio')!, action('backup', 'plan'), undefined, {
+        entity,
+        action: row.one.name,
+        input,
+      });
+      expect(normal(planned), row.name).toEqual(normal(dry));
+      if (dry.document['decision'] !== 'confirm') return;
+      const before = writes();
+      const refused = await same(row.one, on, input);
+      expect(refused.code, row.name).toBe('CONFIRMATION_REQUIRED');
+      expect(writes(), `${row.name} wrote`).toBe(before);
+      expect(normal(refused.document['plan']), row.name).toEqual(normal(dry.document['plan']));
+      const { token, code } = refused.document['confirmation'] as { token: string; code: string };
+      const { target } = refused.document['plan'] as { target: string };
+      const approved = await holdfast('approve', code, '--target', target);
+      expect(approved.status, approved.err).toBe(0);
+      const { code: end, document } = await onCommandLine(row.one, on, input, '--token', token, '--wait');
+      expect(end, `${row.name} ${JSON.stringify(document)}`).toBe('it ran');
+      const output = 'steps' in document ? OperationView.parse(document).result : document;
+      expect(row.one.output.safeParse(output).error, row.name).toBeUndefined();
+      ran.set(row.name, end);
+    };
+    const byEntity = Map.groupBy(guarded, (row) => called(row)[0]);
+    // One database does one thing at a time; what deletes comes last.
+    await Promise.all(
+      [...byEntity.values()].map(async (own) => {
+        for (const row of own.toSorted((a, b) => b.name.localeCompare(a.name))) await runRow(row);
+      }),
+    );
+    const always = guarded.filter(({ one }) => one.risk !== 'create').map(({ name }) => name);
+    expect([...ran.keys()]).toEqual(expect.arrayContaining(always));
+  });
+
+  it('does alike what makes something new', { timeout: 120_000 }, async () => {
+    const creating = rows.filter(({ one }) => one.risk === 'create');
+    expect(creating.length).toBeGreaterThan(4);
+    await Promise.all(
+      [...Map.groupBy(creating, (row) => called(row)[0])].map(async ([entity, own]) => {
+        for (const row of own) {
+          if (row.name === 'restore on gcp/cloud-sql-instance') continue;
+          if (row.one.name === 'create-snapshot') newest.delete(entity);
+          const snapshots = action(row.one.kind === 'provider' ? row.one.provider.id : '', 'list-snapshots');
+          const { document } = await onCommandLine(snapshots, entity, {});
+          const [latest] = (document['snapshots'] as { id: string; restorable: boolean }[]).filter(
+            ({ restorable }) => restorable,
+          );
+          newest.set(entity, String(latest?.id));
+          const answers: [string, Answer][] = [];
+          for (const [at, [name, client]] of [...clients, ['the command line', undefined] as const].entries()) {
+            const input = exampleFor(row.one, entity);
+            if ('target_database' in input) input['target_database'] = `restored_${at + 1}`;
+            const answer =
+              client === undefined
+                ? await onCommandLine(row.one, entity, input, '--wait')
+                : await finish(client, await overMcp(client, row.one, entity, input));
+            answers.push([name, normalMade(answer)]);
+          }
+          for (const [name, answer] of answers.slice(1)) {
+            expect(answer, `${row.name}: ${name} and ${answers[0]![0]}`).toEqual(answers[0]![1]);
+          }
+          const { document: last } = answers[0]![1];
+          expect(last['status'], `${row.name} ${JSON.stringify(last)}`).toBe('succeeded');
+          expect(row.one.output.safeParse(last['result']).error, row.name).toBeUndefined();
+        }
+      }),
+    );
   });
 });
-
-/** What an operation says of itself, whenever it is looked at. */
-function outline(content: unknown): unknown {
-  const { action, entity, target, steps } = content as {
-    action: string;
-    entity: string;
-    target: string;
-    steps: { name: string }[];
-  };
-  return {
-    action,
-    entity,
-    target: String(target).replace(/\d{8}T\d{6}Z-logical-[a-z0-9]{6}|restored_\d+/, '<made>'),
-    steps: steps.map(({ name }) => name),
-    keys: Object.keys(content as object).includes('operation_id'),
-  };
-}
-
-async function settle(): Promise<void> {
-  const open = await harness.store.operations({ statuses: ['pending', 'running'] });
-  for (const { id } of open)
-    await harness.engine.call({
-      principal: PRINCIPAL,
-      action: 'wait-operation',
-      input: { operation_id: id, timeout_seconds: 30 },
-    });
-}

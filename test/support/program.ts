@@ -37,8 +37,14 @@ export interface Server {
   stop(): Promise<Finished>;
 }
 
-function start(args: readonly string[], { env, cwd, node = [] }: ProgramOptions): ChildProcessWithoutNullStreams {
-  return spawn(process.execPath, ['--disable-warning=ExperimentalWarning', ...node, MAIN, ...args], {
+/** What node is started with to run the program. */
+export function programArguments(args: readonly string[], { node = [] }: Pick<ProgramOptions, 'node'>): string[] {
+  return ['--disable-warning=ExperimentalWarning', ...node, MAIN, ...args];
+}
+
+function start(args: readonly string[], options: ProgramOptions): ChildProcessWithoutNullStreams {
+  const { env, cwd } = options;
+  return spawn(process.execPath, programArguments(args, options), {
     cwd,
     env: { PATH: process.env['PATH'], HOME: cwd, NO_COLOR: '1', ...env },
     stdio: 'pipe',

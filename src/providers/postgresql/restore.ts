@@ -503,8 +503,11 @@ export class Restorer {
         return { ...job, status: left ? 'running' : 'unknown', usable: false };
       });
     } catch (cause) {
-      if (toPostgresError(cause).code === 'CANCELLED') throw cause;
-      return { ...job, status: phase === 'succeeded' ? 'succeeded' : 'unknown', usable: false };
+      const { code, message } = toPostgresError(cause);
+      if (code === 'CANCELLED') throw cause;
+      // Without the server nobody can use the target, whatever became of it.
+      const provider = { ...job.provider, problem: `${message} (${code})` };
+      return { ...job, status: phase === 'succeeded' ? 'succeeded' : 'unknown', usable: false, provider };
     }
   }
 }
