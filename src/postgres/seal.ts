@@ -55,9 +55,6 @@ export function requireZstd(): void {
   }
 }
 
-// The compressor works on another thread: with small buffers each side would mostly wait for the other.
-const WIDE = { chunkSize: 256 * 1024, highWaterMark: 1024 * 1024 };
-
 /** Compresses with zstd and closes with age; the result opens with `age -d | zstd -d`. */
 export async function* seal(
   plain: AsyncIterable<Uint8Array>,
@@ -68,10 +65,7 @@ export async function* seal(
   const { ZSTD_c_compressionLevel, ZSTD_c_checksumFlag } = zlib.constants;
   const compressed = through(
     plain,
-    zlib.createZstdCompress({
-      ...WIDE,
-      params: { [ZSTD_c_compressionLevel]: level, [ZSTD_c_checksumFlag]: 1 },
-    }),
+    zlib.createZstdCompress({ params: { [ZSTD_c_compressionLevel]: level, [ZSTD_c_checksumFlag]: 1 } }),
   );
   if (sealing.scheme === 'none') {
     yield* compressed;
@@ -96,7 +90,7 @@ export async function* unseal(
   requireZstd();
   try {
     const compressed = encrypted ? chunks(await openAge(stored, keys)) : stored;
-    yield* through(compressed, zlib.createZstdDecompress(WIDE));
+    yield* through(compressed, zlib.createZstdDecompress());
   } catch (cause) {
     throw toSealError(cause);
   }
@@ -206,7 +200,7 @@ async function* through(source: AsyncIterable<Uint8Array>, transform: zlib.ZstdC
   let fault: unknown;
   // The callback keeps the source's own error: the transform would report only that it was destroyed.
   const done = new Promise<void>((resolve) => {
-    pipeline(Readable.from(source, { objectMode: false, highWaterMark: WIDE.highWaterMark }), transform, (cause) => {
+    pipeline(Readable.from(source, { objectMode: false }), transform, (cause) => {
       fault = cause;
       resolve();
     });

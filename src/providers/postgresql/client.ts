@@ -254,20 +254,19 @@ export class PostgresClient implements Host {
       ),
       ...unreadable.map((id) => unfinishedPoint(id, 'damaged')),
     ].sort(newestFirst);
-    if (cursor !== undefined && timeOfId(cursor) === undefined) {
+    const [id = '', data_at] = (cursor ?? '').split('@');
+    if (cursor !== undefined && timeOfId(id) === undefined) {
       throw new HoldfastError('INVALID_PARAMETER', 'this cursor is not of this list', {
         hint: 'Begin again without a cursor.',
       });
     }
-    // By id, not by position: the list may have grown or shrunk since the page before, and the last of it may be gone.
-    const before = cursor === undefined ? -1 : points.findIndex(({ id }) => id === cursor);
-    const rest =
-      cursor === undefined || before >= 0 ? points.slice(before + 1) : points.filter(({ id }) => id < cursor);
+    // By what the last one was, not by position: the list may have grown or shrunk since the page before.
+    const rest = cursor === undefined ? points : points.filter((point) => newestFirst({ id, data_at }, point) < 0);
     const snapshots = rest.slice(0, limit);
     const last = snapshots.at(-1);
     return {
       snapshots,
-      ...(rest.length > limit && last !== undefined ? { next_cursor: last.id } : {}),
+      ...(rest.length > limit && last !== undefined ? { next_cursor: `${last.id}@${last.data_at ?? ''}` } : {}),
       ...(unfinished.length > 0
         ? { notes: ['Entries that are creating or failed have no manifest: they are no backups (yet).'] }
         : {}),
@@ -669,8 +668,10 @@ function verifiedResult(record: Verification): JsonObject {
   };
 }
 
+type Dated = Pick<z.input<typeof RecoveryPoint>, 'id' | 'data_at'>;
+
 /** Ids tell the second only; within it the moment of the data decides. */
-function newestFirst(a: z.input<typeof RecoveryPoint>, b: z.input<typeof RecoveryPoint>): number {
+function newestFirst(a: Dated, b: Dated): number {
   const seconds = b.id.slice(0, 16).localeCompare(a.id.slice(0, 16));
   return seconds || (b.data_at ?? '').localeCompare(a.data_at ?? '') || b.id.localeCompare(a.id);
 }
