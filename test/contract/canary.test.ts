@@ -193,7 +193,9 @@ function echoing(simulator: Simulator, site: () => Site): Simulator {
       }
       const response: SimulatorResponse = await simulator.handle(request);
       if (echo === 'off' || request.url.pathname.includes('/oauth/')) return response;
-      const body = tell(response.body, all, echo === 'words');
+      // A task of Redis Cloud whose state is no word of its own is waited for, which shows nothing more.
+      const words = echo === 'words' && !request.url.pathname.startsWith('/v1/tasks/');
+      const body = tell(response.body, all, words);
       return { ...response, headers: { ...response.headers, ...headers }, body };
     },
   };
@@ -521,6 +523,7 @@ describe('secrets of the simulated providers', () => {
   });
 
   it('calls everything on the happy path, under faults, refusals and echoes', { timeout: 90_000 }, async () => {
+    const redisSites = sites.filter(({ entity }) => entity.includes('redis'));
     const all = sites.map(async (site) => {
       const { entity } = site;
       const through = async (by: Server): Promise<void> => {
@@ -549,8 +552,8 @@ describe('secrets of the simulated providers', () => {
           await look();
         }
         // Each look at Redis Cloud is several requests: its entities share the faults among them.
-        const share = <T>(list: readonly T[]): T[] =>
-          list.filter((_, at) => !entity.includes('redis') || at % 2 === (entity.includes('env') ? 0 : 1));
+        const part = redisSites.indexOf(site) % 3;
+        const share = <T>(list: readonly T[]): T[] => list.filter((_, at) => part < 0 || at % 3 === part);
         for (const [at, status] of share([400, 401, 403, 404, 409, 412]).entries()) {
           site.status = status;
           site.echo = at % 2 === 0 ? 'refusal' : 'bare refusal';

@@ -7,10 +7,11 @@ globalThis.fetch = (input, init) => {
   return real(new URL(url.pathname + url.search, host), init);
 };
 
-// And pauses pass ten times faster; time-outs of connections, which are longer, keep their length.
+// And pauses pass ten times faster; the time-out of a connection keeps its length, for a busy machine needs it.
+const CONNECTING_MS = 15_000;
 const wait = globalThis.setTimeout;
 globalThis.setTimeout = Object.assign(
   ((work: () => void, ms = 0, ...rest: []) =>
-    wait(work, ms > 50 && ms < 15_000 ? ms / 10 : ms, ...rest)) as typeof setTimeout,
+    wait(work, ms > 50 && ms !== CONNECTING_MS ? ms / 10 : ms, ...rest)) as typeof setTimeout,
   wait,
 );
