@@ -27,6 +27,8 @@ export interface OpenOptions {
   readonly sandboxPort?: number | undefined;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly stderr: NodeJS.WritableStream;
+  /** Shared with whoever else writes; a new one when left out. */
+  readonly redactor?: Redactor | undefined;
 }
 
 export interface Opened {
@@ -44,8 +46,7 @@ export interface Opened {
  * @throws {HoldfastError} CONFIG_INVALID with the first fault of the file, STATE_UNAVAILABLE
  */
 export async function open(options: OpenOptions): Promise<Opened> {
-  const { env } = options;
-  const redactor = createRedactor();
+  const { env, redactor = createRedactor() } = options;
   const log = createLog({ stream: options.stderr, redactor, level: logLevel(env['HOLDFAST_LOG']) });
   const stateDirectory = findStateDirectory({ flag: options.stateDir, env });
   const config = readConfig(options);

@@ -21,7 +21,9 @@ export async function main(): Promise<number> {
   for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.once(signal, () => controller.abort('SIGTERM'));
   const { env, stdin, stdout, stderr } = process;
   const user = userName();
-  const base = { env, stderr };
+  // One for all: what the engine learns to mask, the command line's own log masks too.
+  const redactor = createRedactor();
+  const base = { env, stderr, redactor };
   const deps: CliDeps = {
     version: VERSION,
     openEngine: async (options) => (await open({ ...options, ...base })).engine,
@@ -39,7 +41,7 @@ export async function main(): Promise<number> {
     env,
     signal: controller.signal,
     user,
-    log: createLog({ stream: stderr, redactor: createRedactor(), level: logLevel(env['HOLDFAST_LOG']) }),
+    log: createLog({ stream: stderr, redactor, level: logLevel(env['HOLDFAST_LOG']) }),
   };
   // How clients start it, thousands of times: without the command line's own weight. What goes wrong is the command line's to tell.
   const plain = plainServe(process.argv.slice(2), controller.signal);

@@ -713,6 +713,17 @@ describe('secrets of the simulated providers', () => {
       holdfast(['list', '--json']),
     ]);
 
+    // The command line logs faults of ours by itself.
+    for (const echo of ['odd types', 'refusal'] as const) {
+      for (const one of sites) one.echo = echo;
+      await Promise.all(
+        ['c/sql-token-file', 'c/redis-pro-file', 'c/atlas-key-env'].map((key) =>
+          holdfast(['do', `${key}/get-backup-info`]),
+        ),
+      );
+    }
+    for (const one of sites) one.echo = 'fields';
+
     const http = await serveHttp(common(), { ...programOptions(), bearer: bearer.ana });
     const asked = await http.call('gcp_cloud_sql_restore', { entity, backup_id: backup.slice(10) });
     const { token } = tokenIn(asked, 'an answer over HTTP');
