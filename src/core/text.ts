@@ -13,6 +13,11 @@ export function cleanText(text: unknown, maximum = 200): string {
   return points.length <= maximum ? folded : `${points.slice(0, maximum - 1).join('')}…`;
 }
 
+/** Gives an identifier that a provider put on its answer, a request id; undefined for whatever else stands there. */
+export function identifierText(value: unknown): string | undefined {
+  return typeof value === 'string' && /^[\w.:/+=@-]{1,100}$/.test(value) ? value : undefined;
+}
+
 /** Gives the candidates closest to a word, nearest first, none that is too far off to be a slip. */
 export function nearest(word: string, candidates: Iterable<string>, most = 3): string[] {
   const limit = Math.max(2, Math.floor(word.length / 3));

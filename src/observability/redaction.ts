@@ -226,17 +226,17 @@ function createVault(most: number): Vault {
 }
 
 const HEAD = 4;
-/** How much of a secret must stand at the very end of a text to count as one that was cut there. */
-const CUT_LEAST = 8;
 /** How far before a cut its secret is looked for. */
 const CUT_REACH = 500;
 
 /** The beginnings of secrets: whoever shortens a text may cut one in two, and the half would be found by nobody. */
 function createHeads() {
   const byHead = new Map<string, Set<string>>();
-  const formsOf = (value: string): string[] => [value, foldedForm(value), encodeURIComponent(value.toWellFormed())];
-  const collectBefore = (text: string, cut: number, least: number, spans: Span[]): void => {
-    for (let start = Math.max(0, cut - CUT_REACH); start <= cut - least; start += 1) {
+  // The beginning of a URI is where it leads to, which is no secret.
+  const formsOf = (value: string): string[] =>
+    credentialsOf(value).flatMap((part) => [part, foldedForm(part), encodeURIComponent(part.toWellFormed())]);
+  const collectBefore = (text: string, cut: number, spans: Span[]): void => {
+    for (let start = Math.max(0, cut - CUT_REACH); start <= cut - HEAD; start += 1) {
       const forms = byHead.get(text.slice(start, start + HEAD));
       if (forms === undefined) continue;
       const rest = text.slice(start, cut);
@@ -260,9 +260,8 @@ function createHeads() {
     },
     collect(text: string, spans: Span[]): void {
       for (let cut = text.indexOf('…'); cut !== -1; cut = text.indexOf('…', cut + 1)) {
-        collectBefore(text, cut, HEAD, spans);
+        collectBefore(text, cut, spans);
       }
-      collectBefore(text, text.length, CUT_LEAST, spans);
     },
   };
 }

@@ -13,7 +13,7 @@ import { parametersOf } from '../../src/surfaces/parameters.ts';
 import { type GuardedFleet, registry, startGuardedFleet } from '../support/guarded-fleet.ts';
 import { CLIENTS, connectClient, type TestClient } from '../support/mcp-clients.ts';
 import { describePostgres } from '../support/postgres.ts';
-import { type Finished, programArguments, runProgram, type Server, serveHttp } from '../support/program.ts';
+import { type Finished, programArguments, REROUTE, runProgram, type Server, serveHttp } from '../support/program.ts';
 
 // The same call gives the same answer, whatever the way in: three MCP clients, each on stdio and HTTP, and the command
 // line, all of them the real program over one entities file, one state and the same simulators.
@@ -34,7 +34,7 @@ const common = (): string[] => ['--config', join(root, 'holdfast.yaml'), '--stat
 const options = () => ({
   cwd: root,
   env: environment,
-  node: ['--import', join(import.meta.dirname, '..', 'support', 'reroute.ts')],
+  node: ['--import', REROUTE],
 });
 
 let children = 0;
@@ -213,7 +213,11 @@ describePostgres('the same call, whatever the way in', () => {
       ]),
     );
     writeFileSync(join(root, 'holdfast.yaml'), JSON.stringify({ namespace: 'sandbox', ...entities }));
-    environment = { ...fleet.secrets, GOOGLE_OAUTH_ACCESS_TOKEN: 'ya29.sandbox-access-token' };
+    environment = {
+      ...fleet.secrets,
+      GOOGLE_OAUTH_ACCESS_TOKEN: 'ya29.sandbox-access-token',
+      HOLDFAST_TEST_PACE: '10',
+    };
     http = await serveHttp(common(), options());
     await Promise.all(
       CLIENTS.flatMap((kind) => [

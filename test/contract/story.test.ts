@@ -170,7 +170,10 @@ describePostgres('one consistent story', () => {
     // What is deleted is gone, from the list and to look at.
     if (has(entity, 'delete-snapshot')) {
       await run(entity, 'delete-snapshot', { [idParameter(entity)]: taken.id });
-      expect((await list(entity)).map(({ id }) => id)).not.toContain(taken.id);
+      const left = await list(entity);
+      expect(left.map(({ id }) => id)).not.toContain(taken.id);
+      const { newest } = await read<BackupInfo>(entity, 'get-backup-info');
+      expect(newest?.id).toBe(left.find(({ restorable }) => restorable)?.id);
       await expect(read(entity, 'describe-snapshot', { [idParameter(entity)]: taken.id })).rejects.toMatchObject({
         code: expect.stringMatching(/^(SNAPSHOT|BACKUP)_NOT_FOUND$/),
       });

@@ -5,7 +5,7 @@ import { canonicalJson, digestOf } from '../../src/core/json.ts';
 import { compareFacts } from '../../src/core/plan.ts';
 import { atLeast, hasFloor, higherRisk, isGuarded, RISKS } from '../../src/core/risk.ts';
 import { SecretReference } from '../../src/core/schemas.ts';
-import { cleanText, didYouMean, nearest } from '../../src/core/text.ts';
+import { cleanText, didYouMean, identifierText, nearest } from '../../src/core/text.ts';
 import { formatBytes, formatDuration, parseDuration, parseInstant } from '../../src/core/time.ts';
 
 describe('durations', () => {
@@ -80,6 +80,13 @@ describe('text from outside', () => {
     expect(cleanText('👍'.repeat(10), 5)).toBe('👍👍👍👍…');
     expect(cleanText(undefined)).toBe('');
     expect(cleanText(42)).toBe('42');
+  });
+
+  it('takes an identifier of a provider whole or not at all', () => {
+    expect(identifierText('req-8f1c:77/a.b+c=')).toBe('req-8f1c:77/a.b+c=');
+    for (const text of [null, '', 'two words', 'x'.repeat(101), 'a\nb', '%20']) {
+      expect(identifierText(text)).toBeUndefined();
+    }
   });
 
   it('is matched to what was probably meant', () => {

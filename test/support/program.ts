@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 
 const MAIN = join(import.meta.dirname, '..', '..', 'src', 'main.ts');
+/** What to preload so that token hosts are the test's own and pauses short: for `node: ['--import', REROUTE]`. */
+export const REROUTE: string = new URL('./reroute.ts', import.meta.url).href;
 const PROTOCOL = '2025-11-25';
 
 export interface Finished {

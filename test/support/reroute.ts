@@ -7,11 +7,12 @@ globalThis.fetch = (input, init) => {
   return real(new URL(url.pathname + url.search, host), init);
 };
 
-// And pauses pass ten times faster; the time-out of a connection keeps its length, for a busy machine needs it.
+// And pauses pass HOLDFAST_TEST_PACE times faster; the time-out of a connection keeps its length, for a busy machine needs it.
 const CONNECTING_MS = 15_000;
+const pace = Number(process.env['HOLDFAST_TEST_PACE'] ?? 1);
 const wait = globalThis.setTimeout;
 globalThis.setTimeout = Object.assign(
   ((work: () => void, ms = 0, ...rest: []) =>
-    wait(work, ms > 50 && ms !== CONNECTING_MS ? ms / 10 : ms, ...rest)) as typeof setTimeout,
+    wait(work, ms > 50 && ms !== CONNECTING_MS ? ms / pace : ms, ...rest)) as typeof setTimeout,
   wait,
 );

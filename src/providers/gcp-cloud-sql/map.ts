@@ -310,7 +310,7 @@ function normalise(reason: string): string {
 }
 
 function errorWord(text: string): string {
-  return text.replace(/[^A-Za-z0-9_.-]/g, '').slice(0, 80);
+  return cleanText(text.replace(/[^A-Za-z0-9_.-]/g, ''), 80);
 }
 
 const MESSAGES: Partial<Record<ErrorCode, string>> = {

@@ -1,7 +1,7 @@
 import { HoldfastError } from '../../core/errors.ts';
 import { isObject, type JsonObject } from '../../core/json.ts';
 import type { Runtime } from '../../core/runtime.ts';
-import { cleanText } from '../../core/text.ts';
+import { cleanText, identifierText } from '../../core/text.ts';
 import { type AtlasCredentials, type Auth, openAuth } from './auth.ts';
 import {
   type AtlasJob,
@@ -362,7 +362,7 @@ export class AtlasClient {
       throw refusalError({
         status: response.status,
         body: answer,
-        request_id: response.headers.get('x-request-id')?.slice(0, 100) ?? undefined,
+        request_id: identifierText(response.headers.get('x-request-id')),
         retry_after: Number.isFinite(wait) ? wait : undefined,
         subject: call.subject,
         role: call.role,

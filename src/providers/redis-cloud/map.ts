@@ -1,7 +1,7 @@
 import { type ErrorCode, HoldfastError } from '../../core/errors.ts';
 import { isObject } from '../../core/json.ts';
 import type { JobStatus } from '../../core/schemas.ts';
-import { cleanText } from '../../core/text.ts';
+import { cleanText, identifierText } from '../../core/text.ts';
 
 export type Wire = Readonly<Record<string, unknown>>;
 
@@ -444,7 +444,7 @@ export function httpError(response: Response, body: unknown, what: string, write
     provider: {
       status,
       code: word === 'UNNAMED_ERROR' ? undefined : word,
-      request_id: response.headers.get('x-request-id') ?? undefined,
+      request_id: identifierText(response.headers.get('x-request-id')),
     },
     // A server fault may come after the request was taken.
     details: writes && (status === 408 || status >= 500) ? { outcome: 'unknown' } : undefined,
