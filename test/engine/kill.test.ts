@@ -177,9 +177,9 @@ async function expectSpent(harness: Harness, site: Site, one: MutatingCall, labe
 /** Counts what reached the provider's logic, by kind of write. */
 function handledWrites(journal: readonly JournalEntry[]): Record<string, number> {
   const counts: Record<string, number> = {};
-  for (const { writes, status, method, path } of journal) {
+  for (const { writes, status, method, path, operation } of journal) {
     if (!writes || status === null) continue;
-    const kind = `${method} ${path}`;
+    const kind = `${method} ${operation ?? path}`;
     counts[kind] = (counts[kind] ?? 0) + 1;
   }
   return counts;
