@@ -1,3 +1,5 @@
+export * as azureCosmos from './azure-cosmos.ts';
+export * as digitalocean from './digitalocean.ts';
 export * as fleet from './fleet.ts';
 export * as gcpCloudSql from './gcp-cloud-sql.ts';
 export * as mongodbAtlas from './mongodb-atlas.ts';

@@ -1,3 +1,5 @@
+import { azureCosmosSimulator } from './azure-cosmos.ts';
+import { digitaloceanSimulator } from './digitalocean.ts';
 import { gcpCloudSqlSimulator } from './gcp-cloud-sql.ts';
 import { mongodbAtlasSimulator } from './mongodb-atlas.ts';
 import { redisCloudSimulator } from './redis-cloud.ts';
@@ -5,6 +7,8 @@ import type { Simulator, SimulatorOptions } from './simulator.ts';
 
 /** Makes every provider's simulator on one clock. */
 export const simulators: readonly ((options: SimulatorOptions) => Simulator)[] = [
+  azureCosmosSimulator,
+  digitaloceanSimulator,
   gcpCloudSqlSimulator,
   mongodbAtlasSimulator,
   redisCloudSimulator,

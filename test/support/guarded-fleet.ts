@@ -6,6 +6,8 @@ import type { JsonObject } from '../../src/core/json.ts';
 import type { Engine } from '../../src/engine/api.ts';
 import { collect } from '../../src/engine/registry.ts';
 import type { PrivateServer } from '../../src/postgres/private-server.ts';
+import { azureCosmosSimulator } from '../../src/simulators/azure-cosmos.ts';
+import { digitaloceanSimulator } from '../../src/simulators/digitalocean.ts';
 import { gcpCloudSqlSimulator } from '../../src/simulators/gcp-cloud-sql.ts';
 import { mongodbAtlasSimulator } from '../../src/simulators/mongodb-atlas.ts';
 import { redisCloudSimulator } from '../../src/simulators/redis-cloud.ts';
@@ -22,6 +24,7 @@ export const CREDENTIALS: Record<string, string> = {
   REDISCLOUD_ACCESS_KEY: 'canary-redis-access-key',
   REDISCLOUD_SECRET_KEY: 'canary-redis-secret-key',
   MONGODB_ATLAS_CLIENT_SECRET: 'canary-atlas-client-secret',
+  DIGITALOCEAN_TOKEN: 'canary-digitalocean-token',
 };
 
 /** Every provider with its simulators' insides in reach, and a real PostgreSQL. */
@@ -29,7 +32,9 @@ export interface GuardedFleet {
   readonly provider: SimulatorServer;
   readonly atlas: ReturnType<typeof mongodbAtlasSimulator>['state'];
   readonly cloudSql: ReturnType<typeof gcpCloudSqlSimulator>['state'];
+  readonly cosmos: ReturnType<typeof azureCosmosSimulator>['state'];
   readonly redis: ReturnType<typeof redisCloudSimulator>['state'];
+  readonly digitalocean: ReturnType<typeof digitaloceanSimulator>['state'];
   readonly postgres: PrivateServer;
   readonly backups: string;
   readonly entities: HarnessOptions['entities'];
@@ -55,12 +60,20 @@ export async function startGuardedFleet(
   const options: SimulatorOptions = { clock };
   const atlas = mongodbAtlasSimulator(options);
   const cloudSql = gcpCloudSqlSimulator(options);
+  const cosmos = azureCosmosSimulator(options);
   const redis = redisCloudSimulator(options);
+  const digitalocean = digitaloceanSimulator(options);
   atlas.state.snapshotMs = 100;
   atlas.state.restoreMs = 100;
+  Object.assign(digitalocean.state, { restoreMs: 100, limit: 1000 });
   Object.assign(redis.state.durations, { queue: 60, backup: 100, import: 100 });
+  cosmos.state.durations.restore = 100;
   Object.assign(cloudSql.state.durations, { backup: 100, restore: 100, remove: 50 });
-  const provider = await startSimulators({ ...server, simulators: () => [atlas, cloudSql, redis], clock });
+  const provider = await startSimulators({
+    ...server,
+    simulators: () => [atlas, cloudSql, cosmos, redis, digitalocean],
+    clock,
+  });
   const simulated = [...registry.entityTypes].flatMap(([defines, { type }]) =>
     type.sandbox === undefined
       ? []
@@ -93,7 +106,9 @@ export async function startGuardedFleet(
     provider,
     atlas: atlas.state,
     cloudSql: cloudSql.state,
+    cosmos: cosmos.state,
     redis: redis.state,
+    digitalocean: digitalocean.state,
     postgres,
     backups,
     entities: [...simulated, own],

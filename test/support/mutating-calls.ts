@@ -2,6 +2,7 @@ import type { JsonObject } from '../../src/core/json.ts';
 import { isGuarded } from '../../src/core/risk.ts';
 import type { BackupInfo } from '../../src/core/schemas.ts';
 import type { Engine } from '../../src/engine/api.ts';
+import { COSMOS_SANDBOX } from '../../src/simulators/azure-cosmos.ts';
 import { type GuardedFleet, guardedCases, newestSnapshot, registry } from './guarded-fleet.ts';
 import { BOSS } from './harness.ts';
 
@@ -47,6 +48,36 @@ const fresh = (prefix: string): string => {
 
 /** Calls that need no confirmation; without a line here an action is called with its example. */
 const PLAIN: Record<string, Plain[]> = {
+  'azure-cosmos/restore': [
+    {
+      action: 'restore',
+      with: 'a moment into a new account',
+      prepare: async (engine, entity) => ({
+        target_id: fresh('from-moment'),
+        source_id: COSMOS_SANDBOX.source,
+        location: COSMOS_SANDBOX.location,
+        restore_timestamp: await latestMoment(engine, entity),
+      }),
+    },
+  ],
+  'digitalocean/restore': [
+    {
+      action: 'restore',
+      with: 'a backup into a new cluster',
+      prepare: async (engine, entity) => ({
+        backup_created_at: await newestSnapshot(engine, entity),
+        new_cluster_name: fresh('from-backup'),
+      }),
+    },
+    {
+      action: 'restore',
+      with: 'a moment into a new cluster',
+      prepare: async (engine, entity) => ({
+        restore_time: await latestMoment(engine, entity),
+        new_cluster_name: fresh('from-moment'),
+      }),
+    },
+  ],
   'gcp-cloud-sql/restore': [
     {
       action: 'restore',
@@ -148,6 +179,14 @@ export function tally(fleet: GuardedFleet, entity: string): { snapshots: number;
     return {
       snapshots: fleet.cloudSql.runs.filter(({ status }) => status !== 'DELETION_PENDING').length,
       restores: fleet.cloudSql.operations.filter(({ type }) => type === 'RESTORE_VOLUME' || type === 'CLONE').length,
+    };
+  }
+  if (entity === 'sandbox/digitalocean') return { snapshots: 0, restores: fleet.digitalocean.clusters.length };
+  if (entity === 'sandbox/azure-cosmos') {
+    // Cosmos DB takes no backups on demand; one account of the sample fleet was made by a restore.
+    return {
+      snapshots: 0,
+      restores: [...fleet.cosmos.accounts.values()].filter(({ createMode }) => createMode === 'Restore').length,
     };
   }
   const type = [...registry.entityTypes.values()].find(
