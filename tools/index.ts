@@ -1,3 +1,4 @@
+export * as awsDynamodb from './aws-dynamodb.ts';
 export * as azureCosmos from './azure-cosmos.ts';
 export * as digitalocean from './digitalocean.ts';
 export * as fleet from './fleet.ts';

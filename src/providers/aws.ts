@@ -252,6 +252,9 @@ export interface AwsFailure {
 
 const WORD = /^[A-Za-z][A-Za-z0-9_.:-]{0,99}$/;
 
+/** Names that come from this side, an answer that could not be read among them: they are no codes of the service. */
+const OUR_SIDE = new Set(['Unknown', 'Error', 'SyntaxError', 'TypeError']);
+
 /** Reads the status and the wire code of a failed call. */
 export function readAwsFailure(cause: unknown): AwsFailure {
   const shape = (cause instanceof Error || isObject(cause) ? cause : {}) as Record<string, unknown>;
@@ -261,7 +264,7 @@ export function readAwsFailure(cause: unknown): AwsFailure {
   const requestId = metadata['requestId'];
   return {
     status,
-    code: given === undefined || given === 'Unknown' || given === 'Error' ? undefined : given.replace(/Fault$/, ''),
+    code: given === undefined || OUR_SIDE.has(given) ? undefined : given.replace(/Fault$/, ''),
     requestId: typeof requestId === 'string' ? requestId.replace(/[^A-Za-z0-9-]/g, '').slice(0, 80) : undefined,
     text: cause instanceof Error ? cause.message : '',
   };

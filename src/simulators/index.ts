@@ -1,3 +1,4 @@
+import { awsDynamodbSimulator } from './aws-dynamodb.ts';
 import { azureCosmosSimulator } from './azure-cosmos.ts';
 import { digitaloceanSimulator } from './digitalocean.ts';
 import { gcpCloudSqlSimulator } from './gcp-cloud-sql.ts';
@@ -7,6 +8,7 @@ import type { Simulator, SimulatorOptions } from './simulator.ts';
 
 /** Makes every provider's simulator on one clock. */
 export const simulators: readonly ((options: SimulatorOptions) => Simulator)[] = [
+  awsDynamodbSimulator,
   azureCosmosSimulator,
   digitaloceanSimulator,
   gcpCloudSqlSimulator,
