@@ -418,7 +418,8 @@ export function toFirestoreError(cause: unknown, addressed: Addressed): Holdfast
   }
   const code = codeOf(status, word, reason, text, addressed);
   const options = {
-    provider: { status, code: reason },
+    // What proves that a thing is not there is the API's own word, whatever reason comes with it.
+    provider: { status, code: word === 'NOT_FOUND' ? word : reason },
     cause: slim(cause),
     ...(status >= 500 || status === 408 ? unknownOutcome : {}),
   };
