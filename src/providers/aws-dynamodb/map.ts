@@ -157,7 +157,9 @@ export function restoreState(table: TableDescription): JobStatus {
   if (status === 'DELETING') return 'cancelled';
   if (status === 'CREATING' || status === 'UPDATING') return 'running';
   if (status !== 'ACTIVE') return 'unknown';
-  const building = (table.GlobalSecondaryIndexes ?? []).some(({ IndexStatus }) => IndexStatus !== 'ACTIVE');
+  const building = [...(table.GlobalSecondaryIndexes ?? []), ...(table.VectorIndexes ?? [])].some(
+    ({ IndexStatus }) => IndexStatus === 'CREATING' || IndexStatus === 'UPDATING',
+  );
   return building || table.RestoreSummary?.RestoreInProgress === true ? 'running' : 'succeeded';
 }
 

@@ -1,4 +1,4 @@
-import type { BackupDescription, TableDescription } from '@aws-sdk/client-dynamodb';
+import type { BackupDescription, StreamSpecification, TableDescription } from '@aws-sdk/client-dynamodb';
 import { HoldfastError } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/json.ts';
 import type { Step, StepContext } from '../../core/operation.ts';
@@ -63,7 +63,7 @@ export async function settingsOf(
     deletion_protection: table.DeletionProtectionEnabled === true,
     tags,
     ttl: ttl === 'unknown' ? ttl : attributeOf(ttl),
-    stream: table.StreamSpecification?.StreamEnabled === true ? String(table.StreamSpecification.StreamViewType) : null,
+    stream: viewOf(table.StreamSpecification),
     resource_policy: policy,
     kinesis_streams: streams,
     contributor_insights: insights,
@@ -79,14 +79,17 @@ export function settingsOfBackup(entity: DynamoDbEntity, backup: BackupDescripti
     point_in_time_recovery: pitr === undefined ? 'unknown' : pitr ? (entity.point_in_time_recovery_days ?? 35) : null,
     deletion_protection: entity.deletion_protection_enabled ?? 'unknown',
     tags: entity.tags ?? 'unknown',
-    ttl: features?.TimeToLiveDescription === undefined ? null : attributeOf(features.TimeToLiveDescription),
-    stream:
-      features?.StreamDescription?.StreamEnabled === true ? String(features.StreamDescription.StreamViewType) : null,
+    ttl: features === undefined ? 'unknown' : attributeOf(features.TimeToLiveDescription ?? {}),
+    stream: features === undefined ? 'unknown' : viewOf(features.StreamDescription),
     resource_policy: 'unknown',
     kinesis_streams: 'unknown',
     contributor_insights: 'unknown',
     replicas: 'unknown',
   };
+}
+
+function viewOf(stream: StreamSpecification | undefined): string | null {
+  return stream?.StreamEnabled === true && stream.StreamViewType !== undefined ? stream.StreamViewType : null;
 }
 
 function attributeOf(ttl: {
