@@ -2,6 +2,7 @@ import { awsDynamodbSimulator } from './aws-dynamodb.ts';
 import { azureCosmosSimulator } from './azure-cosmos.ts';
 import { digitaloceanSimulator } from './digitalocean.ts';
 import { gcpCloudSqlSimulator } from './gcp-cloud-sql.ts';
+import { gcpFirestoreSimulator } from './gcp-firestore.ts';
 import { mongodbAtlasSimulator } from './mongodb-atlas.ts';
 import { redisCloudSimulator } from './redis-cloud.ts';
 import type { Simulator, SimulatorOptions } from './simulator.ts';
@@ -12,6 +13,7 @@ export const simulators: readonly ((options: SimulatorOptions) => Simulator)[] =
   azureCosmosSimulator,
   digitaloceanSimulator,
   gcpCloudSqlSimulator,
+  gcpFirestoreSimulator,
   mongodbAtlasSimulator,
   redisCloudSimulator,
 ];

@@ -145,6 +145,7 @@ it('has a case for every guarded action of every entity type', () => {
     'sandbox/redis-pro': 'redis-cloud/pro-database',
     'sandbox/mongodb-atlas': 'mongodb-atlas/cluster',
     'sandbox/gcp-cloud-sql': 'gcp/cloud-sql-instance',
+    'sandbox/gcp-firestore': 'gcp/firestore',
     'sandbox/postgresql': 'postgresql/server',
   };
   expect(cases.map((one) => `${one.action} on ${names[one.entity]}`).sort()).toEqual(wanted.sort());

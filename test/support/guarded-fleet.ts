@@ -6,9 +6,11 @@ import type { JsonObject } from '../../src/core/json.ts';
 import type { Engine } from '../../src/engine/api.ts';
 import { collect } from '../../src/engine/registry.ts';
 import type { PrivateServer } from '../../src/postgres/private-server.ts';
+import { awsDynamodbSimulator } from '../../src/simulators/aws-dynamodb.ts';
 import { azureCosmosSimulator } from '../../src/simulators/azure-cosmos.ts';
 import { digitaloceanSimulator } from '../../src/simulators/digitalocean.ts';
 import { gcpCloudSqlSimulator } from '../../src/simulators/gcp-cloud-sql.ts';
+import { FIRESTORE_SANDBOX, gcpFirestoreSimulator } from '../../src/simulators/gcp-firestore.ts';
 import { mongodbAtlasSimulator } from '../../src/simulators/mongodb-atlas.ts';
 import { redisCloudSimulator } from '../../src/simulators/redis-cloud.ts';
 import { type SimulatorServer, type SimulatorServerOptions, startSimulators } from '../../src/simulators/server.ts';
@@ -21,6 +23,8 @@ export const modules: Record<string, Record<string, unknown>> = { ...declaration
 export const registry = collect(modules);
 
 export const CREDENTIALS: Record<string, string> = {
+  AWS_ACCESS_KEY_ID: 'CANARYAWSACCESSKEYID',
+  AWS_SECRET_ACCESS_KEY: 'canary-aws-secret-access-key',
   REDISCLOUD_ACCESS_KEY: 'canary-redis-access-key',
   REDISCLOUD_SECRET_KEY: 'canary-redis-secret-key',
   MONGODB_ATLAS_CLIENT_SECRET: 'canary-atlas-client-secret',
@@ -31,7 +35,9 @@ export const CREDENTIALS: Record<string, string> = {
 export interface GuardedFleet {
   readonly provider: SimulatorServer;
   readonly atlas: ReturnType<typeof mongodbAtlasSimulator>['state'];
+  readonly dynamodb: ReturnType<typeof awsDynamodbSimulator>['state'];
   readonly cloudSql: ReturnType<typeof gcpCloudSqlSimulator>['state'];
+  readonly firestore: ReturnType<typeof gcpFirestoreSimulator>['state'];
   readonly cosmos: ReturnType<typeof azureCosmosSimulator>['state'];
   readonly redis: ReturnType<typeof redisCloudSimulator>['state'];
   readonly digitalocean: ReturnType<typeof digitaloceanSimulator>['state'];
@@ -59,7 +65,9 @@ export async function startGuardedFleet(
   const clock = new SimulatorClock();
   const options: SimulatorOptions = { clock };
   const atlas = mongodbAtlasSimulator(options);
+  const dynamodb = awsDynamodbSimulator(options);
   const cloudSql = gcpCloudSqlSimulator(options);
+  const firestore = gcpFirestoreSimulator(options);
   const cosmos = azureCosmosSimulator(options);
   const redis = redisCloudSimulator(options);
   const digitalocean = digitaloceanSimulator(options);
@@ -68,10 +76,12 @@ export async function startGuardedFleet(
   Object.assign(digitalocean.state, { restoreMs: 100, limit: 1000 });
   Object.assign(redis.state.durations, { queue: 60, backup: 100, import: 100 });
   cosmos.state.durations.restore = 100;
+  Object.assign(dynamodb.state.durations, { backup: 100, restore: 100, index: 30, update: 20 });
   Object.assign(cloudSql.state.durations, { backup: 100, restore: 100, remove: 50 });
+  Object.assign(firestore.state.durations, { export: 100, import: 100, restore: 100 });
   const provider = await startSimulators({
     ...server,
-    simulators: () => [atlas, cloudSql, cosmos, redis, digitalocean],
+    simulators: () => [atlas, dynamodb, cloudSql, firestore, cosmos, redis, digitalocean],
     clock,
   });
   const simulated = [...registry.entityTypes].flatMap(([defines, { type }]) =>
@@ -105,7 +115,9 @@ export async function startGuardedFleet(
   return {
     provider,
     atlas: atlas.state,
+    dynamodb: dynamodb.state,
     cloudSql: cloudSql.state,
+    firestore: firestore.state,
     cosmos: cosmos.state,
     redis: redis.state,
     digitalocean: digitalocean.state,
@@ -173,6 +185,12 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
     const type = [...registry.entityTypes.values()].find((candidate) => candidate.type.sandbox?.name === name);
     return () => fleet().redis.databases.get(Number(type?.type.sandbox?.parameters['database_id']))!;
   };
+  const FIRESTORE = 'sandbox/gcp-firestore';
+  const firestoreDrift = () => {
+    const { project, database } = FIRESTORE_SANDBOX;
+    const found = fleet().firestore.databases.get(`${project}/${database}`)!;
+    return set(found, 'updatedAt', found.updatedAt + 1000);
+  };
   // A backup into a folder that is not configured carries the data out of the account.
   const redisElsewhere = (entity: string, database: () => { name: string }): GuardedCase => ({
     action: 'redis-cloud/create-snapshot',
@@ -208,6 +226,19 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
       },
     },
     {
+      action: 'aws-dynamodb/delete-snapshot',
+      entity: 'sandbox/aws-dynamodb',
+      tool: 'aws_dynamodb_delete_snapshot',
+      prepare: async (engine) => ({
+        input: { backup_arn: await create(engine, 'sandbox/aws-dynamodb') },
+        other: { backup_arn: await newestSnapshot(engine, 'sandbox/aws-dynamodb'), allow_last: true },
+      }),
+      drift: ({ backup_arn }) => {
+        const backup = fleet().dynamodb.backups.find(({ id }) => String(backup_arn).endsWith(`/${id}`))!;
+        return set(backup, 'createdAt', backup.createdAt - 60_000);
+      },
+    },
+    {
       action: 'gcp-cloud-sql/restore',
       entity: 'sandbox/gcp-cloud-sql',
       tool: 'gcp_cloud_sql_restore',
@@ -239,6 +270,65 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
           for (const undo of back) await undo();
         };
       },
+    },
+    {
+      action: 'gcp-firestore/import-documents',
+      entity: FIRESTORE,
+      tool: 'gcp_firestore_import_documents',
+      prepare: async () => {
+        const input = { input_uri_prefix: FIRESTORE_SANDBOX.export };
+        return { input, other: { ...input, safety_snapshot: false } };
+      },
+      drift: firestoreDrift,
+    },
+    {
+      // An export to a place that is not configured carries the data out of the project.
+      action: 'gcp-firestore/export-documents',
+      entity: FIRESTORE,
+      tool: 'gcp_firestore_export_documents',
+      prepare: async () => ({
+        input: { output_uri_prefix: 'gs://elsewhere-a' },
+        other: { output_uri_prefix: 'gs://elsewhere-b' },
+      }),
+      drift: firestoreDrift,
+    },
+    {
+      action: 'gcp-firestore/delete-snapshot',
+      entity: FIRESTORE,
+      tool: 'gcp_firestore_delete_snapshot',
+      // Only schedules take backups.
+      prepare: async () => {
+        const { name: backup_name } = fleet().firestore.addBackup(FIRESTORE_SANDBOX.database, Date.now() - 60_000);
+        return { input: { backup_name }, other: { backup_name, allow_last: true } };
+      },
+      drift: ({ backup_name }) => {
+        const backup = fleet().firestore.backups.find(({ name }) => name === backup_name)!;
+        return set(backup, 'snapshotAt', backup.snapshotAt - 60_000);
+      },
+    },
+    {
+      action: 'gcp-firestore/delete-backup-schedule',
+      entity: FIRESTORE,
+      tool: 'gcp_firestore_delete_backup_schedule',
+      prepare: async (engine) => {
+        const own = () =>
+          fleet().firestore.schedules.filter(({ database }) => database.endsWith(FIRESTORE_SANDBOX.database));
+        for (const frequency of ['daily', 'weekly']) {
+          if (own().some(({ recurrence }) => `${frequency}Recurrence` in recurrence)) continue;
+          const input = { frequency, retention_days: 14 };
+          await engine.call({
+            principal: BOSS,
+            entity: FIRESTORE,
+            action: 'create-backup-schedule',
+            input,
+            wait: 'end',
+          });
+        }
+        const [first, second] = own();
+        return { input: { schedule_name: first!.name }, other: { schedule_name: second!.name } };
+      },
+      drift: ({ schedule_name }) =>
+        set(fleet().firestore.schedules.find(({ name }) => name === schedule_name)!, 'retention', '86400s'),
     },
     redisRestore('sandbox/redis-essentials', redisDatabase('redis-essentials')),
     redisRestore('sandbox/redis-pro', redisDatabase('redis-pro')),

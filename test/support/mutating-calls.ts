@@ -3,6 +3,7 @@ import { isGuarded } from '../../src/core/risk.ts';
 import type { BackupInfo } from '../../src/core/schemas.ts';
 import type { Engine } from '../../src/engine/api.ts';
 import { COSMOS_SANDBOX } from '../../src/simulators/azure-cosmos.ts';
+import { FIRESTORE_SANDBOX } from '../../src/simulators/gcp-firestore.ts';
 import { type GuardedFleet, guardedCases, newestSnapshot, registry } from './guarded-fleet.ts';
 import { BOSS } from './harness.ts';
 
@@ -26,12 +27,16 @@ const EFFECTS: Record<string, MutatingCall['effect']> = {
   restore: 'restore',
   'delete-snapshot': 'delete',
   'verify-snapshot': 'none',
+  'export-documents': 'snapshot',
+  'import-documents': 'restore',
+  'create-backup-schedule': 'snapshot',
+  'delete-backup-schedule': 'delete',
 };
 
 interface Plain {
   readonly action: string;
   readonly with: string;
-  prepare(engine: Engine, entity: string): Promise<JsonObject>;
+  prepare(engine: Engine, entity: string, fleet: GuardedFleet): Promise<JsonObject>;
 }
 
 async function latestMoment(engine: Engine, entity: string): Promise<string> {
@@ -78,6 +83,25 @@ const PLAIN: Record<string, Plain[]> = {
       }),
     },
   ],
+  'aws-dynamodb/restore': [
+    {
+      action: 'restore',
+      with: 'a backup into a new table',
+      prepare: async (engine, entity) => ({
+        backup_arn: await newestSnapshot(engine, entity),
+        target_table: fresh('from-backup'),
+      }),
+    },
+    {
+      action: 'restore',
+      with: 'a moment into a new table, with a setting put on it',
+      prepare: async (engine, entity) => ({
+        restore_timestamp: await latestMoment(engine, entity),
+        target_table: fresh('from-moment'),
+        reapply: ['point_in_time_recovery'],
+      }),
+    },
+  ],
   'gcp-cloud-sql/restore': [
     {
       action: 'restore',
@@ -94,6 +118,39 @@ const PLAIN: Record<string, Plain[]> = {
         restore_timestamp: await latestMoment(engine, entity),
         target_instance: fresh('from-moment'),
       }),
+    },
+  ],
+  'gcp-firestore/restore': [
+    {
+      action: 'restore',
+      with: 'a backup into a new database',
+      prepare: async (engine, entity) => ({
+        backup_name: await newestSnapshot(engine, entity),
+        target_database: fresh('from-backup'),
+      }),
+    },
+    {
+      action: 'restore',
+      with: 'a moment into a new database',
+      prepare: async (engine, entity) => ({
+        restore_timestamp: await latestMoment(engine, entity),
+        target_database: fresh('from-moment'),
+      }),
+    },
+  ],
+  'gcp-firestore/create-backup-schedule': [
+    {
+      action: 'create-backup-schedule',
+      with: '',
+      // There is at most one of each recurrence: the one before makes room.
+      prepare: async (_engine, _entity, { firestore }) => {
+        const { database } = FIRESTORE_SANDBOX;
+        const weekly = firestore.schedules.findIndex(
+          (one) => one.database.endsWith(`/${database}`) && 'weeklyRecurrence' in one.recurrence,
+        );
+        if (weekly >= 0) firestore.schedules.splice(weekly, 1);
+        return { frequency: 'weekly', retention_days: 14 };
+      },
     },
   ],
   'postgresql/restore': [
@@ -146,7 +203,7 @@ export function mutatingCalls(fleet: () => GuardedFleet): MutatingCall[] {
             guarded: false,
             effect: EFFECTS[action.name] ?? 'none',
             isOperation: action.steps !== undefined,
-            prepare: (engine) => way.prepare(engine, entity),
+            prepare: (engine) => way.prepare(engine, entity, fleet()),
           }),
         );
       }),
@@ -175,11 +232,23 @@ export function tally(fleet: GuardedFleet, entity: string): { snapshots: number;
       restores: fleet.atlas.jobs.length,
     };
   }
+  if (entity === 'sandbox/aws-dynamodb') {
+    return {
+      snapshots: fleet.dynamodb.backups.length,
+      restores: [...fleet.dynamodb.tables.values()].filter(({ restore }) => restore !== undefined).length,
+    };
+  }
   if (entity === 'sandbox/gcp-cloud-sql') {
     return {
       snapshots: fleet.cloudSql.runs.filter(({ status }) => status !== 'DELETION_PENDING').length,
       restores: fleet.cloudSql.operations.filter(({ type }) => type === 'RESTORE_VOLUME' || type === 'CLONE').length,
     };
+  }
+  if (entity === 'sandbox/gcp-firestore') {
+    const { backups, schedules, operations } = fleet.firestore;
+    // An export is its snapshot on demand, and what a schedule makes are snapshots.
+    const of = (kinds: RegExp) => operations.filter(({ metadata }) => kinds.test(String(metadata['@type']))).length;
+    return { snapshots: backups.length + schedules.length + of(/Export/), restores: of(/Restore|Clone|Import/) };
   }
   if (entity === 'sandbox/digitalocean') return { snapshots: 0, restores: fleet.digitalocean.clusters.length };
   if (entity === 'sandbox/azure-cosmos') {
