@@ -33,6 +33,17 @@ export type Existence =
   | { state: 'missing' }
   | { state: 'unknown'; error: HoldfastError };
 
+interface FirstAnswer {
+  status: number;
+  headers: { get(name: string): string | undefined };
+  parsedBody?: unknown;
+}
+
+interface FirstOptions {
+  abortSignal: AbortSignal;
+  onResponse: (answer: FirstAnswer) => void;
+}
+
 /** Where a restorable account is found in its own region's path. */
 export type SourceRef = Pick<Source, 'pathLocation' | 'instanceId'>;
 
@@ -214,26 +225,22 @@ export async function createCosmosClient(
     });
   };
 
-  /** The headers of the first answer of long work, which the SDK's own follower keeps to itself. */
+  /** Sends the first request of long work and gives its answer, which the SDK's own follower keeps to itself. */
   const submit = async (
-    begin: (options: {
-      abortSignal: AbortSignal;
-      onResponse: (answer: {
-        status: number;
-        headers: { get(name: string): string | undefined };
-        parsedBody?: unknown;
-      }) => void;
-    }) => { submitted(): Promise<void> },
+    begin: (options: FirstOptions) => { submitted(): Promise<void> },
     signal: AbortSignal,
-  ) => {
-    let first: { status: number; headers: { get(name: string): string | undefined }; parsedBody?: unknown } | undefined;
-    await begin({
-      abortSignal: signal,
-      onResponse: (answer) => {
-        first = answer;
-      },
-    }).submitted();
-    return first;
+  ): Promise<FirstAnswer | undefined> => {
+    let first: FirstAnswer | undefined;
+    const onResponse = (answer: FirstAnswer): void => {
+      first = answer;
+    };
+    try {
+      await begin({ abortSignal: signal, onResponse }).submitted();
+      return first;
+    } catch (cause) {
+      if (first === undefined || first.status < 400) throw cause;
+      throw new FailedAnswer(first.status, first.parsedBody, first.headers.get('x-ms-request-id') ?? null);
+    }
   };
 
   const resources = (account: string, kind: RestorableApi, signal: AbortSignal): Promise<Inventory> => {

@@ -356,11 +356,13 @@ interface Failure {
   readonly policy: string | undefined;
 }
 
-/** An answer with an error status that was not asked for by the SDK. */
+/** An answer with an error status, read without the SDK. */
 export class FailedAnswer extends Error {
   readonly statusCode: number;
   readonly code: string | undefined;
   readonly requestId: string | undefined;
+  /** The body as it came: the SDK's own errors leave parts of it out. */
+  readonly details: unknown;
   constructor(status: number, body: unknown, requestId: string | null) {
     const outer = isObject(body) ? body : {};
     const error = isObject(outer['error']) ? outer['error'] : outer;
@@ -369,6 +371,7 @@ export class FailedAnswer extends Error {
     this.statusCode = status;
     this.code = typeof error['code'] === 'string' ? error['code'] : undefined;
     this.requestId = requestId ?? undefined;
+    this.details = body;
   }
 }
 
