@@ -905,11 +905,20 @@ describe('errors of DynamoDB', () => {
     expect(written()).toHaveLength(1);
   });
 
-  it('names the missing permission', async () => {
-    simulator.state.denied.add('ListBackups');
+  it('names the missing permission, and where one alone is not enough', async () => {
+    simulator.state.denied.add('ListBackups').add('RestoreTableToPointInTime').add('DescribeTimeToLive');
     expect(await failure(read(tools.listSnapshots))).toMatchObject({
       details: { permission: 'dynamodb:ListBackups' },
-      hint: expect.stringMatching(/dynamodb:ListBackups/),
+      hint: expect.stringMatching(/dynamodb:ListBackups on the resource \*/),
+    });
+    expect(await failure(operate(tools.restore, { use_latest: true, target_table: 'copy' }))).toMatchObject({
+      code: 'INSUFFICIENT_PERMISSIONS',
+      details: { permission: 'dynamodb:RestoreTableToPointInTime', outcome: 'not_sent' },
+      hint: expect.stringMatching(/BatchWriteItem.* on table\/TARGET/),
+    });
+    simulator.state.denied.add('DescribeTable');
+    expect(await failure(read(tools.getRestoreStatus, { target_table: RESTORED }))).toMatchObject({
+      hint: expect.stringMatching(/dynamodb:DescribeTable/),
     });
   });
 

@@ -231,7 +231,8 @@ export function toDynamoDbError(cause: unknown, { operation, write, about }: Add
     permission: `dynamodb:${operation}`,
     write,
     codes: { ...CODES, ...special(failure) },
-    message: (code, failed) => sentence(code, failed, about),
+    message: (code, failed) =>
+      code === 'INSUFFICIENT_PERMISSIONS' ? denial(operation, failed) : sentence(code, failed, about),
   } satisfies AwsAddressed);
 }
 
@@ -271,13 +272,6 @@ function sentence(
         message: 'a DynamoDB limit of the account is reached',
         hint: 'At most 50 restores and 500 table changes run at once, and the number of tables is limited. Wait, or raise the quota.',
       };
-    case 'INSUFFICIENT_PERMISSIONS':
-      return word === 'ValidationException'
-        ? {
-            message: 'the KMS key of the table cannot be used with these credentials',
-            hint: 'Allow kms:DescribeKey, CreateGrant, Encrypt, Decrypt, ReEncrypt* and GenerateDataKey* on the key, and see that it is enabled.',
-          }
-        : undefined;
     case 'INVALID_PARAMETER':
       return word === 'InvalidRestoreTimeException'
         ? {
@@ -288,4 +282,29 @@ function sentence(
     default:
       return undefined;
   }
+}
+
+const DATA_ACTIONS = 'BatchWriteItem, DeleteItem, GetItem, PutItem, Query, Scan and UpdateItem';
+
+// What the general sentence leaves out: where a permission has no resource of its own, or one is not enough.
+function denial(operation: string, { code }: AwsFailure): { message: string; hint: string } | undefined {
+  if (code === 'ValidationException') {
+    return {
+      message: 'the KMS key of the table cannot be used with these credentials',
+      hint: 'Allow kms:DescribeKey, CreateGrant, Encrypt, Decrypt, ReEncrypt* and GenerateDataKey* on the key, and see that it is enabled.',
+    };
+  }
+  if (operation.startsWith('RestoreTable')) {
+    return {
+      message: `${TITLE} refuses this to the credentials: dynamodb:${operation}, or a data action on the target table, is missing`,
+      hint: `Allow dynamodb:${operation} on ${operation.endsWith('Backup') ? 'table/SOURCE/backup/*' : 'table/SOURCE'}, and dynamodb:${DATA_ACTIONS} on table/TARGET.`,
+    };
+  }
+  if (operation === 'ListBackups') {
+    return {
+      message: `${TITLE} refuses this to the credentials: dynamodb:ListBackups is missing`,
+      hint: 'Allow dynamodb:ListBackups on the resource *: it knows no narrower one.',
+    };
+  }
+  return undefined;
 }
