@@ -21,7 +21,7 @@ export const azureCredentialFields = {
   access_token: SecretReference.optional(),
 };
 
-interface AzureCredentialFields {
+export interface AzureCredentialFields {
   readonly tenant_id?: SecretRef | string | undefined;
   readonly client_id?: SecretRef | string | undefined;
   readonly client_secret?: SecretRef | undefined;

@@ -1,7 +1,7 @@
 import type { CosmosDBManagementClient, DatabaseAccountCreateUpdateParameters } from '@azure/arm-cosmosdb';
 import { HoldfastError } from '../../core/errors.ts';
 import type { Runtime } from '../../core/runtime.ts';
-import { type AzureCloud, azureAuthorizer } from './auth.ts';
+import { type AzureCloud, type AzureCredentialFields, azureAuthorizer } from './auth.ts';
 import {
   type Account,
   type Addressed,
@@ -22,7 +22,6 @@ import {
   toOperation,
   toSource,
 } from './map.ts';
-import type { CosmosEntity } from './provider.ts';
 import { azureHttpClient } from './transport.ts';
 
 /** What is known of an account name: the names of accounts are unique in all of Azure. */
@@ -94,6 +93,12 @@ export interface CosmosClient {
   operation(url: string, signal: AbortSignal): Promise<OperationState>;
 }
 
+interface AccountAddress {
+  readonly subscription_id: string;
+  readonly resource_group_name: string;
+  readonly account_name: string;
+}
+
 const READER = 'Cosmos DB Account Reader Role';
 const ACCOUNT: Addressed = {
   resource: 'account',
@@ -142,7 +147,7 @@ const OPERATION_PATH =
 
 /** Loads the SDK and makes the typed calls; sends nothing. */
 export async function createCosmosClient(
-  entity: CosmosEntity,
+  entity: AccountAddress & AzureCredentialFields,
   runtime: Runtime,
   { cloud, origin }: { cloud: AzureCloud; origin: string },
 ): Promise<CosmosClient> {
