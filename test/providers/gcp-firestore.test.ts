@@ -459,6 +459,17 @@ describe('Firestore imports', () => {
     expect(unfinished).toMatchObject({ code: 'INVALID_STATE', retryable: true });
   });
 
+  it('finds the export behind whole pages of other operations', async () => {
+    const [one] = state.operations.filter(({ name }) => name.startsWith(`${DATABASE}/`));
+    const metadata = { '@type': 'type.googleapis.com/google.firestore.admin.v1.IndexOperationMetadata' };
+    for (let turn = 0; turn < 230; turn += 1) {
+      state.operations.unshift({ ...one!, name: `${DATABASE}/operations/index-${turn}`, metadata });
+    }
+    const plan = await bench.planOf(tools.importDocuments, { input_uri_prefix: NIGHTLY });
+    expect(plan.blast_radius).toMatchObject({ export: { documents: 65 } });
+    expect(server.journal.filter(({ path }) => path.includes('/operations?'))).toHaveLength(3);
+  });
+
   it('imports nothing into a database that changed after the plan', async () => {
     const input = { input_uri_prefix: NIGHTLY };
     const plan = await bench.plan(tools.importDocuments, input);
