@@ -2,6 +2,7 @@ export * as awsDynamodb from './aws-dynamodb.ts';
 export * as azureCosmos from './azure-cosmos.ts';
 export * as digitalocean from './digitalocean.ts';
 export * as fleet from './fleet.ts';
+export * as gcpBigQuery from './gcp-bigquery.ts';
 export * as gcpCloudSql from './gcp-cloud-sql.ts';
 export * as gcpFirestore from './gcp-firestore.ts';
 export * as mongodbAtlas from './mongodb-atlas.ts';

@@ -1,6 +1,7 @@
 import { awsDynamodbSimulator } from './aws-dynamodb.ts';
 import { azureCosmosSimulator } from './azure-cosmos.ts';
 import { digitaloceanSimulator } from './digitalocean.ts';
+import { gcpBigQuerySimulator } from './gcp-bigquery.ts';
 import { gcpCloudSqlSimulator } from './gcp-cloud-sql.ts';
 import { gcpFirestoreSimulator } from './gcp-firestore.ts';
 import { mongodbAtlasSimulator } from './mongodb-atlas.ts';
@@ -12,6 +13,7 @@ export const simulators: readonly ((options: SimulatorOptions) => Simulator)[] =
   awsDynamodbSimulator,
   azureCosmosSimulator,
   digitaloceanSimulator,
+  gcpBigQuerySimulator,
   gcpCloudSqlSimulator,
   gcpFirestoreSimulator,
   mongodbAtlasSimulator,

@@ -144,6 +144,7 @@ it('has a case for every guarded action of every entity type', () => {
     'sandbox/redis-essentials': 'redis-cloud/essentials-database',
     'sandbox/redis-pro': 'redis-cloud/pro-database',
     'sandbox/mongodb-atlas': 'mongodb-atlas/cluster',
+    'sandbox/gcp-bigquery': 'gcp/big-query',
     'sandbox/gcp-cloud-sql': 'gcp/cloud-sql-instance',
     'sandbox/gcp-firestore': 'gcp/firestore',
     'sandbox/postgresql': 'postgresql/server',

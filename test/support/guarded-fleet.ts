@@ -2,13 +2,14 @@ import { mkdtempSync, renameSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { JsonObject } from '../../src/core/json.ts';
+import type { JsonObject, JsonValue } from '../../src/core/json.ts';
 import type { Engine } from '../../src/engine/api.ts';
 import { collect } from '../../src/engine/registry.ts';
 import type { PrivateServer } from '../../src/postgres/private-server.ts';
 import { awsDynamodbSimulator } from '../../src/simulators/aws-dynamodb.ts';
 import { azureCosmosSimulator } from '../../src/simulators/azure-cosmos.ts';
 import { digitaloceanSimulator } from '../../src/simulators/digitalocean.ts';
+import { gcpBigQuerySimulator } from '../../src/simulators/gcp-bigquery.ts';
 import { gcpCloudSqlSimulator } from '../../src/simulators/gcp-cloud-sql.ts';
 import { FIRESTORE_SANDBOX, gcpFirestoreSimulator } from '../../src/simulators/gcp-firestore.ts';
 import { mongodbAtlasSimulator } from '../../src/simulators/mongodb-atlas.ts';
@@ -36,6 +37,7 @@ export interface GuardedFleet {
   readonly provider: SimulatorServer;
   readonly atlas: ReturnType<typeof mongodbAtlasSimulator>['state'];
   readonly dynamodb: ReturnType<typeof awsDynamodbSimulator>['state'];
+  readonly bigQuery: ReturnType<typeof gcpBigQuerySimulator>['state'];
   readonly cloudSql: ReturnType<typeof gcpCloudSqlSimulator>['state'];
   readonly firestore: ReturnType<typeof gcpFirestoreSimulator>['state'];
   readonly cosmos: ReturnType<typeof azureCosmosSimulator>['state'];
@@ -66,6 +68,7 @@ export async function startGuardedFleet(
   const options: SimulatorOptions = { clock };
   const atlas = mongodbAtlasSimulator(options);
   const dynamodb = awsDynamodbSimulator(options);
+  const bigQuery = gcpBigQuerySimulator(options);
   const cloudSql = gcpCloudSqlSimulator(options);
   const firestore = gcpFirestoreSimulator(options);
   const cosmos = azureCosmosSimulator(options);
@@ -77,11 +80,12 @@ export async function startGuardedFleet(
   Object.assign(redis.state.durations, { queue: 60, backup: 100, import: 100 });
   cosmos.state.durations.restore = 100;
   Object.assign(dynamodb.state.durations, { backup: 100, restore: 100, index: 30, update: 20 });
+  Object.assign(bigQuery.state.durations, { snapshot: 100, restore: 100, pending: 20 });
   Object.assign(cloudSql.state.durations, { backup: 100, restore: 100, remove: 50 });
   Object.assign(firestore.state.durations, { export: 100, import: 100, restore: 100 });
   const provider = await startSimulators({
     ...server,
-    simulators: () => [atlas, dynamodb, cloudSql, firestore, cosmos, redis, digitalocean],
+    simulators: () => [atlas, dynamodb, bigQuery, cloudSql, firestore, cosmos, redis, digitalocean],
     clock,
   });
   const simulated = [...registry.entityTypes].flatMap(([defines, { type }]) =>
@@ -116,6 +120,7 @@ export async function startGuardedFleet(
     provider,
     atlas: atlas.state,
     dynamodb: dynamodb.state,
+    bigQuery: bigQuery.state,
     cloudSql: cloudSql.state,
     firestore: firestore.state,
     cosmos: cosmos.state,
@@ -199,6 +204,7 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
     prepare: async () => ({ input: { backup_path: 's3://elsewhere/a' }, other: { backup_path: 's3://elsewhere/b' } }),
     drift: () => set(database(), 'name', 'renamed-by-someone'),
   });
+  const bigQueryTable = (name: JsonValue | undefined) => fleet().bigQuery.tables.find((table) => table.name === name)!;
   return [
     {
       action: 'mongodb-atlas/restore',
@@ -237,6 +243,27 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
         const backup = fleet().dynamodb.backups.find(({ id }) => String(backup_arn).endsWith(`/${id}`))!;
         return set(backup, 'createdAt', backup.createdAt - 60_000);
       },
+    },
+    {
+      action: 'gcp-bigquery/restore',
+      entity: 'sandbox/gcp-bigquery',
+      tool: 'gcp_bigquery_restore',
+      prepare: async (engine) => {
+        const snapshot_table = await newestSnapshot(engine, 'sandbox/gcp-bigquery');
+        const input = { snapshot_table, target_table: 'orders' };
+        return { input, other: { ...input, safety_snapshot: false } };
+      },
+      drift: ({ target_table }) => set(bigQueryTable(target_table), 'version', 4711),
+    },
+    {
+      action: 'gcp-bigquery/delete-snapshot',
+      entity: 'sandbox/gcp-bigquery',
+      tool: 'gcp_bigquery_delete_snapshot',
+      prepare: async (engine) => {
+        const table_name = await create(engine, 'sandbox/gcp-bigquery', { source_table: 'orders' });
+        return { input: { table_name }, other: { table_name, allow_last: true } };
+      },
+      drift: ({ table_name }) => set(bigQueryTable(table_name), 'version', 4711),
     },
     {
       action: 'gcp-cloud-sql/restore',

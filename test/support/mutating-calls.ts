@@ -102,6 +102,25 @@ const PLAIN: Record<string, Plain[]> = {
       }),
     },
   ],
+  'gcp-bigquery/restore': [
+    {
+      action: 'restore',
+      with: 'a snapshot into a new table',
+      prepare: async (engine, entity) => ({
+        snapshot_table: await newestSnapshot(engine, entity),
+        target_table: fresh('from-snapshot'),
+      }),
+    },
+    {
+      action: 'restore',
+      with: 'a moment into a new table',
+      prepare: async () => ({
+        source_table: 'orders',
+        restore_timestamp: new Date(Date.now() - 3_600_000).toISOString(),
+        target_table: fresh('from-moment'),
+      }),
+    },
+  ],
   'gcp-cloud-sql/restore': [
     {
       action: 'restore',
@@ -236,6 +255,17 @@ export function tally(fleet: GuardedFleet, entity: string): { snapshots: number;
     return {
       snapshots: fleet.dynamodb.backups.length,
       restores: [...fleet.dynamodb.tables.values()].filter(({ restore }) => restore !== undefined).length,
+    };
+  }
+  if (entity === 'sandbox/gcp-bigquery') {
+    const operationOf = ({ configuration }: { configuration: JsonObject }) =>
+      (configuration['copy'] as JsonObject)['operationType'];
+    const { tables, jobs } = fleet.bigQuery;
+    return {
+      snapshots:
+        tables.filter(({ type }) => type === 'SNAPSHOT').length +
+        jobs.filter((job) => !job.done && operationOf(job) === 'SNAPSHOT').length,
+      restores: jobs.filter((job) => operationOf(job) !== 'SNAPSHOT').length,
     };
   }
   if (entity === 'sandbox/gcp-cloud-sql') {
