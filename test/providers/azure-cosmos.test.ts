@@ -999,6 +999,25 @@ describe('credentials', () => {
     expect(server.journal).toEqual([]);
   });
 
+  it.each([503, 429])('does not take a token host that answers %i for a refusal', async (status) => {
+    const { runtime } = withTokenHost(() => Response.json({ error: 'temporarily_unavailable' }, { status }));
+    const error = await failure(read(tools.getBackupInfo, {}, await connect(explicit, runtime)));
+    expect(error).toMatchObject({ code: 'PROVIDER_UNAVAILABLE', retryable: true, details: { outcome: 'not_sent' } });
+  });
+
+  it('does not take a token host that cannot be reached for a refusal, and asks it again later', async () => {
+    let away = true;
+    const { runtime } = withTokenHost(() => {
+      if (away) throw new TypeError('fetch failed');
+      return token();
+    });
+    const context = await connect(explicit, runtime);
+    const error = await failure(read(tools.getBackupInfo, {}, context));
+    expect(error).toMatchObject({ code: 'PROVIDER_UNAVAILABLE', details: { outcome: 'not_sent' } });
+    away = false;
+    expect(await read(tools.getBackupInfo, {}, context)).toMatchObject({ automated: true });
+  });
+
   it('says where credentials are looked for when there are none', async () => {
     const saved = { ...process.env };
     for (const name of Object.keys(process.env)) if (name.startsWith('AZURE_')) delete process.env[name];

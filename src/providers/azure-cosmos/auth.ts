@@ -5,7 +5,7 @@ import { isObject } from '../../core/json.ts';
 import type { Runtime, SecretRef } from '../../core/runtime.ts';
 import { SecretReference } from '../../core/schemas.ts';
 import { findHoldfastError, slim } from '../google.ts';
-import { azureHttpClient } from './transport.ts';
+import { type AzureHttpClient, azureHttpClient } from './transport.ts';
 
 /** An id that is no secret: as it is, or by reference. */
 const Id = z.union([
@@ -93,14 +93,17 @@ export function azureAuthorizer(fields: AzureCredentialFields, runtime: Runtime,
   let held: { value: string; until: number } | undefined;
   let pending: Promise<string> | undefined;
 
+  const host: TokenHost = { failure: undefined };
+
   const fetchToken = async (): Promise<string> => {
+    host.failure = undefined;
     try {
       if (fields.access_token !== undefined) {
         const token = (await runtime.secret(fields.access_token)).trim();
         held = { value: token, until: Number.POSITIVE_INFINITY };
         return token;
       }
-      credential ??= chooseCredential(fields, runtime, cloud);
+      credential ??= chooseCredential(fields, runtime, cloud, host);
       const answer = await (await credential).getToken(`${cloud.management}/.default`);
       if (!answer?.token) throw new HoldfastError('AUTHENTICATION_FAILED', 'Azure gave no access token');
       runtime.conceal(answer.token);
@@ -108,7 +111,7 @@ export function azureAuthorizer(fields: AzureCredentialFields, runtime: Runtime,
       return answer.token;
     } catch (cause) {
       credential = undefined;
-      throw tokenError(cause);
+      throw tokenError(cause, host.failure);
     } finally {
       pending = undefined;
     }
@@ -123,10 +126,44 @@ export function azureAuthorizer(fields: AzureCredentialFields, runtime: Runtime,
   };
 }
 
+/** Why the token host gave nothing: the identity library keeps the cause of a failure to itself. */
+interface TokenHost {
+  failure: HoldfastError | undefined;
+}
+
+/** Sends token requests, and keeps what kept them from being answered. */
+function tokenClient(runtime: Runtime, host: TokenHost): AzureHttpClient {
+  // Token requests change nothing; what is asked of Resource Manager never goes this way.
+  const client = azureHttpClient(runtime, { admit: (url) => url, safe: () => true });
+  return {
+    async sendRequest(request) {
+      // Another place to ask, such as a machine's metadata, may well be away.
+      const isHost = new URL(request.url).hostname.startsWith('login.');
+      try {
+        const answer = await client.sendRequest(request);
+        if (isHost && (answer.status >= 500 || answer.status === 429)) host.failure = noToken(answer.status);
+        return answer;
+      } catch (cause) {
+        if (isHost) host.failure = findHoldfastError(cause) ?? noToken(undefined, cause);
+        throw cause;
+      }
+    },
+  };
+}
+
+function noToken(status: number | undefined, cause?: unknown): HoldfastError {
+  return new HoldfastError('PROVIDER_UNAVAILABLE', 'the token host of Azure did not give a token', {
+    ...(status === undefined ? {} : { provider: { status } }),
+    ...(cause === undefined ? {} : { cause: slim(cause) }),
+    details: { outcome: 'not_sent' },
+  });
+}
+
 async function chooseCredential(
   fields: AzureCredentialFields,
   runtime: Runtime,
   cloud: AzureCloud,
+  host: TokenHost,
 ): Promise<TokenCredential> {
   const value = async (given: SecretRef | string | undefined, variable: string): Promise<string | undefined> => {
     if (given === undefined) return runtime.credential(variable);
@@ -139,8 +176,7 @@ async function chooseCredential(
   const library = await import('@azure/identity');
   const options = {
     authorityHost: cloud.authority,
-    // Token requests change nothing; what is asked of Resource Manager never goes this way.
-    httpClient: azureHttpClient(runtime, { admit: (url) => url, safe: () => true }),
+    httpClient: tokenClient(runtime, host),
     retryOptions: { maxRetries: 0 },
   };
   const secret =
@@ -169,28 +205,24 @@ async function chooseCredential(
   });
 }
 
-function tokenError(cause: unknown): HoldfastError {
-  const known = findHoldfastError(cause);
+function tokenError(cause: unknown, hostFailure: HoldfastError | undefined): HoldfastError {
+  const known = findHoldfastError(cause) ?? hostFailure;
   if (known) return known;
   if (isAbort(cause)) return new HoldfastError('CANCELLED', 'the call was cancelled', { cause: slim(cause) });
   const shape = isObject(cause) ? cause : {};
-  const status = typeof shape['statusCode'] === 'number' ? shape['statusCode'] : undefined;
   const text = cause instanceof Error ? cause.message : '';
   const code = /AADSTS\d+/.exec(text)?.[0];
-  const provider = { ...(status === undefined ? {} : { status }), ...(code === undefined ? {} : { code }) };
-  if ((status !== undefined && (status >= 500 || status === 429)) || cause instanceof SyntaxError) {
-    return new HoldfastError('PROVIDER_UNAVAILABLE', 'the token host of Azure did not give a token', {
-      provider,
-      cause: slim(cause),
-      details: { outcome: 'not_sent' },
-    });
-  }
   const missing = shape['name'] === 'CredentialUnavailableError' || shape['name'] === 'AggregateAuthenticationError';
   return new HoldfastError(
     'AUTHENTICATION_FAILED',
     missing
       ? `no Azure credentials were found (${VARIABLES}, workload or managed identity, az login)`
       : `Azure refused the credentials${code === undefined ? '' : ` with ${code}`}`,
-    { hint: MCP_HINT, provider, details: { outcome: 'not_sent' }, cause: slim(cause) },
+    {
+      hint: MCP_HINT,
+      ...(code === undefined ? {} : { provider: { code } }),
+      details: { outcome: 'not_sent' },
+      cause: slim(cause),
+    },
   );
 }
