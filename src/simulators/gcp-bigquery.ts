@@ -492,6 +492,8 @@ export function gcpBigQuerySimulator(options: SimulatorOptions): BigQuerySimulat
     state,
     table: (name, dataset = BIGQUERY_SANDBOX.dataset) => findTable(dataset, name),
     matches: ({ url }) => url.pathname.startsWith('/bigquery/v2/'),
+    operation: ({ method, url, json }) =>
+      method === 'POST' && url.pathname.endsWith('/jobs') ? `jobs.insert ${kindOf(json)}` : undefined,
     handle(request) {
       settle();
       try {
@@ -524,6 +526,13 @@ export function gcpBigQuerySimulator(options: SimulatorOptions): BigQuerySimulat
       }
     },
   };
+}
+
+/** What a job does: all of them are inserted by the same path. */
+function kindOf(body: unknown): string {
+  const configuration = isObject(body) ? body['configuration'] : undefined;
+  const copy = isObject(configuration) ? configuration['copy'] : undefined;
+  return isObject(copy) ? String(copy['operationType'] ?? 'COPY') : 'unknown';
 }
 
 function checkTypes(operation: string, source: SimulatedTable): void {
