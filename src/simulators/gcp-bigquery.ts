@@ -20,7 +20,7 @@ export interface SimulatedTable {
   partitionedBy?: string;
   expiresAt?: number;
   /** Of a snapshot: what it is of, and as of when. */
-  base?: { dataset: string; name: string; at: number };
+  base?: { project?: string; dataset: string; name: string; at: number };
   streamingRows: number;
   deletedAt?: number;
   /** The window that was in force when it was deleted, in hours. */
@@ -201,8 +201,16 @@ export function gcpBigQuerySimulator(options: SimulatorOptions): BigQuerySimulat
     throw new Refusal(404, 'notFound', `Not found: Table ${full}`, 'NOT_FOUND');
   };
 
-  const reference = ({ dataset, name }: { dataset: string; name: string }): JsonObject => ({
-    projectId: BIGQUERY_SANDBOX.project,
+  const reference = ({
+    project = BIGQUERY_SANDBOX.project,
+    dataset,
+    name,
+  }: {
+    project?: string;
+    dataset: string;
+    name: string;
+  }): JsonObject => ({
+    projectId: project,
     datasetId: dataset,
     tableId: name,
   });

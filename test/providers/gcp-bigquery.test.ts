@@ -486,6 +486,21 @@ describe('deleting a BigQuery snapshot', () => {
     expect(plan.unknowns).toContain('whether its table still exists');
   });
 
+  it('takes a snapshot of a table of the same name in another project for one of another table', async () => {
+    table(NEWEST).base!.project = 'another-project';
+    const plan = await planOf(tools.deleteSnapshot, { table_name: NEWEST });
+    expect(plan).toMatchObject({
+      loses: expect.stringMatching(/snapshot of another-project\.analytics\.orders/),
+      last_restorable: true,
+      blast_radius: { base_table_exists: 'unknown', other_snapshots_of_it: 0 },
+    });
+    const other = await planOf(tools.deleteSnapshot, { table_name: 'orders_snapshot_monthly' });
+    expect(other).toMatchObject({ last_restorable: true });
+    const over = await planOf(tools.restore, { snapshot_table: NEWEST, target_table: 'orders' });
+    expect(over.warnings?.join()).toMatch(/not taken of this table/);
+    expect(over.since).toBeUndefined();
+  });
+
   it("refuses a snapshot of another dataset's table in another dataset", async () => {
     const foreign = { ...structuredClone(table('customers_snapshot')), dataset: 'backups', name: 'foreign' };
     simulator.state.tables.push({ ...foreign, base: { dataset: 'scratch', name: 'raw_import', at: 1 } });
@@ -764,6 +779,8 @@ describe('BigQuery restores', () => {
     simulator.state.tables.splice(simulator.state.tables.indexOf(table('orders_copy')), 1);
     expect(await status()).toMatchObject({ status: 'succeeded', usable: false });
     expect((await failure(status({ location: 'EU' }))).code).toBe('RESOURCE_NOT_FOUND');
+    simulator.state.denied.add('bigquery.datasets.get');
+    expect(await status()).toMatchObject({ status: 'succeeded' });
     for (const wrong of ['', 'a/b', '../x', 'p:US.x']) {
       expect((await failure(read(tools.getRestoreStatus, { job_id: wrong }, context))).code).toBe('INVALID_PARAMETER');
     }

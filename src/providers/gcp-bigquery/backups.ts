@@ -3,13 +3,13 @@ import type { BackupInfo } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
 import { formatDuration } from '../../core/time.ts';
 import {
+  baseOf,
   count,
   type Dataset,
   defaultExpiration,
   instant,
   isSame,
   type Row,
-  referenceOf,
   stampedName,
   type Table,
   type TableName,
@@ -210,7 +210,7 @@ async function newestByBase(
   );
   const newest: { table: Table; base: TableName; at: number }[] = [];
   for (const table of details) {
-    const base = referenceOf(table?.snapshotDefinition?.baseTableReference);
+    const base = baseOf(table);
     const data = Date.parse(table?.snapshotDefinition?.snapshotTime ?? '');
     if (table === undefined || base === undefined || (at !== undefined && !(data <= at.getTime()))) continue;
     const other = newest.find((one) => isSame(one.base, base));

@@ -103,6 +103,12 @@ export function referenceOf(reference: bigquery_v2.Schema$TableReference | undef
   return { dataset: DATASET_PATTERN.test(datasetId) ? datasetId : cleanText(datasetId, 1024), table };
 }
 
+/** What a snapshot is of; undefined for no snapshot, and for one of another project's table, which no name of ours reaches. */
+export function baseOf(table: Table | undefined): TableName | undefined {
+  const base = table?.snapshotDefinition?.baseTableReference;
+  return base?.projectId === table?.tableReference?.projectId ? referenceOf(base) : undefined;
+}
+
 /** Makes a name that ends in `_<word>_<UTC yyyymmdd_hhmmss>` and stays within the 1 024 characters of a table. */
 export function stampedName(table: string, word: string, at: Date, tail = ''): string {
   const stamp = at.toISOString().slice(0, 19).replace(/[-:]/g, '').replace('T', '_');
@@ -197,7 +203,8 @@ export function toPoint(table: Table | Row, own: string, now: Date): RecoveryPoi
   const gone = expires !== undefined && Date.parse(expires) <= now.getTime();
   const snapshot = isSnapshot(table);
   const status = snapshot ? (gone ? 'expired' : 'available') : 'not_a_snapshot';
-  const base = referenceOf(full.snapshotDefinition?.baseTableReference ?? full.cloneDefinition?.baseTableReference);
+  const base = baseOf(full);
+  const foreign = base === undefined ? referenceOf(full.snapshotDefinition?.baseTableReference) : undefined;
   const size = count(full.numBytes);
   const rows = count(full.numRows);
   const streaming = streamingRows(full);
@@ -219,6 +226,11 @@ export function toPoint(table: Table | Row, own: string, now: Date): RecoveryPoi
     provider: {
       type: typeWord(table),
       ...(base === undefined ? {} : { base_table: shortName(base, own) }),
+      ...(foreign === undefined
+        ? {}
+        : {
+            base_table: fullName(cleanText(full.snapshotDefinition?.baseTableReference?.projectId, 120), foreign),
+          }),
       ...(rows === undefined ? {} : { rows }),
       ...(streaming === undefined ? {} : { streaming_rows: streaming }),
       ...(full.timePartitioning || full.rangePartitioning || table.timePartitioning ? { partitioned: true } : {}),

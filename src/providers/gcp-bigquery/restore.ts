@@ -443,15 +443,24 @@ export async function restoreStatus(
   input: { job_id: string; location?: string | undefined },
 ): Promise<RestoreJob> {
   const id = checkJob(input.job_id);
-  const location =
-    input.location === undefined
-      ? (entity.location ?? locationOf(await client.getDataset(client.dataset, signal)))
-      : checkLocation(input.location);
+  // What is declared may be wrong, but helps where the dataset is gone or may not be looked at.
+  const ownLocation = async (): Promise<string> => {
+    try {
+      return locationOf(await client.getDataset(client.dataset, signal));
+    } catch (cause) {
+      const hidden = ['RESOURCE_NOT_FOUND', 'INSUFFICIENT_PERMISSIONS'];
+      const declared = cause instanceof HoldfastError && hidden.includes(cause.code) ? entity.location : undefined;
+      if (declared === undefined) throw cause;
+      return declared;
+    }
+  };
+  const location = input.location === undefined ? await ownLocation() : checkLocation(input.location);
   const job = await client.getJob(id, location, signal);
   const target = referenceOf(job.configuration?.copy?.destinationTable);
   if (target === undefined) {
     throw invalid('this job copies no table', 'Give the job_id of a restore or of a snapshot.');
   }
-  if (jobStatus(job) !== 'succeeded') return toRestoreJob(job, false);
+  const own = job.configuration?.copy?.destinationTable?.projectId === (await client.project());
+  if (jobStatus(job) !== 'succeeded' || !own) return toRestoreJob(job, false);
   return toRestoreJob(job, (await client.lookUp(target, signal)).state === 'exists');
 }

@@ -7,6 +7,7 @@ import { formatDuration, parseInstant } from '../../core/time.ts';
 import { type FollowContext, follow, lookThrice, recoverySignal } from '../follow.ts';
 import type { BigQueryClient, CopyJob, Existence } from './client.ts';
 import {
+  baseOf,
   defaultExpiration,
   etagOf,
   fullName,
@@ -15,7 +16,6 @@ import {
   jobError,
   jobStatus,
   parseTable,
-  referenceOf,
   stampedName,
   streamingRows,
   type Table,
@@ -310,7 +310,7 @@ export async function planDelete(context: Context, tableName: string): Promise<P
   const table = await client.getTable(name, signal, 'snapshot');
   const short = named(client, name);
   if (!isSnapshot(table)) throw notASnapshot(table, short);
-  const base = referenceOf(table.snapshotDefinition?.baseTableReference);
+  const base = baseOf(table);
   // A snapshot of another dataset's table, in another dataset, is not this entity's: its own policy would be passed by.
   if (name.dataset !== client.dataset && base?.dataset !== client.dataset) {
     throw new HoldfastError('INVALID_PARAMETER', 'this snapshot belongs to another dataset', {
@@ -330,7 +330,7 @@ export async function planDelete(context: Context, tableName: string): Promise<P
   const [newest] = others;
   const data = point.data_at ?? point.created_at;
   const hours = timeTravelHours(dataset);
-  const baseName = base === undefined ? 'an unknown table' : named(client, base);
+  const baseName = String(point.provider?.['base_table'] ?? 'an unknown table');
   return {
     target: fullName(project, name),
     loses: `the snapshot of ${baseName}${data === undefined ? '' : ` of ${data}`}`,

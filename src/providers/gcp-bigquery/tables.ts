@@ -5,6 +5,7 @@ import type { RecoveryPoint, SnapshotList } from '../../core/schemas.ts';
 import { formatDuration } from '../../core/time.ts';
 import type { BigQueryClient } from './client.ts';
 import {
+  baseOf,
   checkDataset,
   count,
   type Dataset,
@@ -118,7 +119,7 @@ export async function snapshotsOf(
   const looked = all.slice(0, DETAILS * 2);
   const tables = await eachOf(looked, (row) => readSnapshot(client, nameOf(row) as TableName, signal));
   const points = tables.flatMap((table) => {
-    const of = referenceOf(table?.snapshotDefinition?.baseTableReference);
+    const of = baseOf(table);
     return table !== undefined && of !== undefined && isSame(of, base) ? [toPoint(table, client.dataset, now)] : [];
   });
   return {
@@ -234,6 +235,6 @@ export function typeError(table: Table, what: string): HoldfastError {
 
 /** Tells whether two tables are one, for a restore onto the table that the snapshot is of. */
 export function isBaseOf(table: Table, name: TableName): boolean {
-  const base = referenceOf(table.snapshotDefinition?.baseTableReference);
+  const base = baseOf(table);
   return base !== undefined && isSame(base, name);
 }
