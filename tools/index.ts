@@ -1,4 +1,5 @@
 export * as awsDynamodb from './aws-dynamodb.ts';
+export * as awsRds from './aws-rds.ts';
 export * as azureCosmos from './azure-cosmos.ts';
 export * as digitalocean from './digitalocean.ts';
 export * as fleet from './fleet.ts';

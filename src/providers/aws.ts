@@ -252,8 +252,11 @@ export interface AwsFailure {
 
 const WORD = /^[A-Za-z][A-Za-z0-9_.:-]{0,99}$/;
 
-/** Names that come from this side, an answer that could not be read among them: they are no codes of the service. */
-const OUR_SIDE = new Set(['Unknown', 'Error', 'SyntaxError', 'TypeError']);
+/**
+ * Names that come from this side, an answer that could not be read among them: they are no codes of the service. For a
+ * 404 without a code, a proxy's page, the SDK makes up NotFound.
+ */
+const OUR_SIDE = new Set(['Unknown', 'Error', 'NotFound', 'SyntaxError', 'TypeError']);
 
 /** Reads the status and the wire code of a failed call. */
 export function readAwsFailure(cause: unknown): AwsFailure {
@@ -361,15 +364,16 @@ export function toAwsError(cause: unknown, addressed: AwsAddressed): HoldfastErr
   // A refusal changed nothing. Silence, a server's fault and an answer that cannot be read prove nothing.
   const refused = status !== undefined && status >= 400 && status < 500 && status !== 408;
   const unsent = refused || code === 'RATE_LIMITED' || code === 'AUTHENTICATION_FAILED';
+  const details: JsonObject = {
+    ...(code === 'INSUFFICIENT_PERMISSIONS' ? { permission } : {}),
+    ...(write ? { outcome: unsent ? 'not_sent' : 'unknown' } : {}),
+  };
   const own = addressed.message?.(code, failure);
   const general = words(code, title, permission, failure);
   return new HoldfastError(code, own?.message ?? general.message, {
     hint: own?.hint ?? general.hint,
     provider: { status, code: failure.code, request_id: failure.requestId },
-    details: {
-      ...(code === 'INSUFFICIENT_PERMISSIONS' ? { permission } : {}),
-      ...(write ? { outcome: unsent ? 'not_sent' : 'unknown' } : {}),
-    },
+    ...(Object.keys(details).length === 0 ? {} : { details }),
     cause: brief(cause),
   });
 }

@@ -1,4 +1,5 @@
 import { awsDynamodbSimulator } from './aws-dynamodb.ts';
+import { awsRdsSimulator } from './aws-rds.ts';
 import { azureCosmosSimulator } from './azure-cosmos.ts';
 import { digitaloceanSimulator } from './digitalocean.ts';
 import { gcpBigQuerySimulator } from './gcp-bigquery.ts';
@@ -11,6 +12,7 @@ import type { Simulator, SimulatorOptions } from './simulator.ts';
 /** Makes every provider's simulator on one clock. */
 export const simulators: readonly ((options: SimulatorOptions) => Simulator)[] = [
   awsDynamodbSimulator,
+  awsRdsSimulator,
   azureCosmosSimulator,
   digitaloceanSimulator,
   gcpBigQuerySimulator,
