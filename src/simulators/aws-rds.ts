@@ -466,11 +466,11 @@ function seed(state: RdsState, now: number): void {
     });
   };
   for (let day = 3; day >= 1; day -= 1) {
-    for (const of of [orders, shop]) {
+    for (const source of [orders, shop]) {
       const at =
         Math.floor(now / DAY) * DAY - (day - 1) * DAY + (3 * 60 + 7) * MINUTE - (now % DAY < 190 * MINUTE ? DAY : 0);
       const stamp = new Date(at).toISOString().slice(0, 16).replace(/[T:]/g, '-');
-      snapshot(of, `rds:${of.id}-${stamp}`, at, 'automated');
+      snapshot(source, `rds:${source.id}-${stamp}`, at, 'automated');
     }
   }
   snapshot(orders, 'before-upgrade', now - 9 * DAY, 'manual');

@@ -369,7 +369,7 @@ describe('snapshots', () => {
 
   it('of a cluster are taken by its own call, and get a name where none is given', async () => {
     const { output } = await operate<RecoveryPoint>(tools.createSnapshot, {}, await connectCluster());
-    expect(output.id).toMatch(/^shop-aurora-manual-\d{8}-\d{4}$/);
+    expect(output.id).toMatch(/^shop-aurora-manual-[0-9a-f]{6}-\d{8}-\d{4}$/);
     expect(operations()).toEqual(['CreateDBClusterSnapshot']);
   });
 

@@ -7,6 +7,7 @@ import type { Engine } from '../../src/engine/api.ts';
 import { collect } from '../../src/engine/registry.ts';
 import type { PrivateServer } from '../../src/postgres/private-server.ts';
 import { awsDynamodbSimulator } from '../../src/simulators/aws-dynamodb.ts';
+import { awsRdsSimulator } from '../../src/simulators/aws-rds.ts';
 import { azureCosmosSimulator } from '../../src/simulators/azure-cosmos.ts';
 import { digitaloceanSimulator } from '../../src/simulators/digitalocean.ts';
 import { gcpBigQuerySimulator } from '../../src/simulators/gcp-bigquery.ts';
@@ -37,6 +38,7 @@ export interface GuardedFleet {
   readonly provider: SimulatorServer;
   readonly atlas: ReturnType<typeof mongodbAtlasSimulator>['state'];
   readonly dynamodb: ReturnType<typeof awsDynamodbSimulator>['state'];
+  readonly rds: ReturnType<typeof awsRdsSimulator>['state'];
   readonly bigQuery: ReturnType<typeof gcpBigQuerySimulator>['state'];
   readonly cloudSql: ReturnType<typeof gcpCloudSqlSimulator>['state'];
   readonly firestore: ReturnType<typeof gcpFirestoreSimulator>['state'];
@@ -68,6 +70,7 @@ export async function startGuardedFleet(
   const options: SimulatorOptions = { clock };
   const atlas = mongodbAtlasSimulator(options);
   const dynamodb = awsDynamodbSimulator(options);
+  const rds = awsRdsSimulator(options);
   const bigQuery = gcpBigQuerySimulator(options);
   const cloudSql = gcpCloudSqlSimulator(options);
   const firestore = gcpFirestoreSimulator(options);
@@ -80,12 +83,19 @@ export async function startGuardedFleet(
   Object.assign(redis.state.durations, { queue: 60, backup: 100, import: 100 });
   cosmos.state.durations.restore = 100;
   Object.assign(dynamodb.state.durations, { backup: 100, restore: 100, index: 30, update: 20 });
+  Object.assign(rds.state.durations, { snapshot: 100, restore: 100, load: 50, remove: 50 });
+  Object.assign(rds.state.quotas, {
+    DBInstances: 1000,
+    DBClusters: 1000,
+    ManualSnapshots: 1000,
+    ManualClusterSnapshots: 1000,
+  });
   Object.assign(bigQuery.state.durations, { snapshot: 100, restore: 100, pending: 20 });
   Object.assign(cloudSql.state.durations, { backup: 100, restore: 100, remove: 50 });
   Object.assign(firestore.state.durations, { export: 100, import: 100, restore: 100 });
   const provider = await startSimulators({
     ...server,
-    simulators: () => [atlas, dynamodb, bigQuery, cloudSql, firestore, cosmos, redis, digitalocean],
+    simulators: () => [atlas, dynamodb, rds, bigQuery, cloudSql, firestore, cosmos, redis, digitalocean],
     clock,
   });
   const simulated = [...registry.entityTypes].flatMap(([defines, { type }]) =>
@@ -120,6 +130,7 @@ export async function startGuardedFleet(
     provider,
     atlas: atlas.state,
     dynamodb: dynamodb.state,
+    rds: rds.state,
     bigQuery: bigQuery.state,
     cloudSql: cloudSql.state,
     firestore: firestore.state,
@@ -205,6 +216,20 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
     drift: () => set(database(), 'name', 'renamed-by-someone'),
   });
   const bigQueryTable = (name: JsonValue | undefined) => fleet().bigQuery.tables.find((table) => table.name === name)!;
+  const rdsDelete = (entity: string, kind: 'instance' | 'cluster'): GuardedCase => ({
+    action: 'aws-rds/delete-snapshot',
+    entity,
+    tool: 'aws_rds_delete_snapshot',
+    prepare: async (engine) => ({
+      input: { snapshot_id: await create(engine, entity) },
+      // The newest one is automated, and those are never deleted.
+      other: { snapshot_id: await create(engine, entity), allow_last: true },
+    }),
+    drift: ({ snapshot_id }) => {
+      const snapshot = fleet().rds.snapshots.find((one) => one.id === snapshot_id && one.kind === kind)!;
+      return set(snapshot, 'createdAt', snapshot.createdAt - 60_000);
+    },
+  });
   return [
     {
       action: 'mongodb-atlas/restore',
@@ -231,6 +256,8 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
         return set(snapshot, 'beganAt', snapshot.beganAt - 60_000);
       },
     },
+    rdsDelete('sandbox/aws-rds', 'instance'),
+    rdsDelete('sandbox/aws-rds-cluster', 'cluster'),
     {
       action: 'aws-dynamodb/delete-snapshot',
       entity: 'sandbox/aws-dynamodb',

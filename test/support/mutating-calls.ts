@@ -24,6 +24,7 @@ export interface MutatingCall {
 
 const EFFECTS: Record<string, MutatingCall['effect']> = {
   'create-snapshot': 'snapshot',
+  'copy-snapshot': 'snapshot',
   restore: 'restore',
   'delete-snapshot': 'delete',
   'verify-snapshot': 'none',
@@ -81,6 +82,34 @@ const PLAIN: Record<string, Plain[]> = {
         restore_time: await latestMoment(engine, entity),
         new_cluster_name: fresh('from-moment'),
       }),
+    },
+  ],
+  'aws-rds/create-snapshot': [
+    { action: 'create-snapshot', with: '', prepare: async () => ({ snapshot_id: fresh('taken') }) },
+  ],
+  'aws-rds/copy-snapshot': [
+    {
+      action: 'copy-snapshot',
+      with: '',
+      prepare: async (engine, entity) => ({
+        snapshot_id: await newestSnapshot(engine, entity),
+        target_snapshot_id: fresh('copied'),
+      }),
+    },
+  ],
+  'aws-rds/restore': [
+    {
+      action: 'restore',
+      with: 'a snapshot into a new database',
+      prepare: async (engine, entity) => ({
+        snapshot_id: await newestSnapshot(engine, entity),
+        target_id: fresh('from-snapshot'),
+      }),
+    },
+    {
+      action: 'restore',
+      with: 'the latest moment into a new database',
+      prepare: async () => ({ use_latest: true, target_id: fresh('from-moment') }),
     },
   ],
   'aws-dynamodb/restore': [
@@ -249,6 +278,15 @@ export function tally(fleet: GuardedFleet, entity: string): { snapshots: number;
     return {
       snapshots: fleet.atlas.cluster('sandbox-cluster').snapshots.length,
       restores: fleet.atlas.jobs.length,
+    };
+  }
+  if (entity === 'sandbox/aws-rds' || entity === 'sandbox/aws-rds-cluster') {
+    const kind = entity === 'sandbox/aws-rds' ? 'instance' : 'cluster';
+    const databases =
+      kind === 'instance' ? fleet.rds.instances.filter((one) => one.cluster === undefined) : fleet.rds.clusters;
+    return {
+      snapshots: fleet.rds.snapshots.filter((one) => one.kind === kind).length,
+      restores: databases.filter(({ tags }) => tags.has('holdfast:request-id')).length,
     };
   }
   if (entity === 'sandbox/aws-dynamodb') {

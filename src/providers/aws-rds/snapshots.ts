@@ -1,6 +1,6 @@
 import type { Tag } from '@aws-sdk/client-rds';
 import { HoldfastError } from '../../core/errors.ts';
-import type { JsonObject } from '../../core/json.ts';
+import { type JsonObject, sha256 } from '../../core/json.ts';
 import type { Recovery, Step, StepContext } from '../../core/operation.ts';
 import { pageOf } from '../../core/page.ts';
 import type { Plan, PlanDraft } from '../../core/plan.ts';
@@ -157,7 +157,9 @@ export function createSteps(): RdsStep<{ snapshot_id?: string | undefined }>[] {
       kind: 'mutate',
       async run(context) {
         const { client, input, runtime, signal, idempotencyKey } = context;
-        const wanted = input.snapshot_id ?? proposedName(client.id, 'manual', runtime.now());
+        // Two calls within a minute need two names.
+        const own = `manual-${sha256(idempotencyKey).slice(0, 6)}`;
+        const wanted = input.snapshot_id ?? proposedName(client.id, own, runtime.now());
         const id = checkNewSnapshotId(wanted, client.kind);
         const database = await client.own(signal);
         if (stageOf(database.status) !== 'ready') {
