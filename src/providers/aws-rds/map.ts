@@ -362,7 +362,8 @@ export function tagOf(tags: readonly Tag[] | undefined, key: string): string | u
 
 // --- errors --------------------------------------------------------------------------------------------------------
 
-const CODES: Readonly<Record<string, ErrorCode>> = {
+/** Codes of RDS, without a trailing `Fault`, in our words. */
+export const RDS_CODES: Readonly<Record<string, ErrorCode>> = {
   DBSnapshotNotFound: 'SNAPSHOT_NOT_FOUND',
   DBClusterSnapshotNotFound: 'SNAPSHOT_NOT_FOUND',
   DBInstanceAutomatedBackupNotFound: 'BACKUP_NOT_FOUND',
@@ -468,5 +469,5 @@ function words(code: ErrorCode, { code: word = '' }: AwsFailure): { message: str
 
 /** Maps what a call of the RDS client threw to our codes. */
 export function toRdsError(cause: unknown, operation: string, write: boolean): HoldfastError {
-  return toAwsError(cause, { title: TITLE, permission: `rds:${operation}`, write, codes: CODES, message: words });
+  return toAwsError(cause, { title: TITLE, permission: `rds:${operation}`, write, codes: RDS_CODES, message: words });
 }
