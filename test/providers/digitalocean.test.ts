@@ -140,6 +140,17 @@ describe('the cluster of an entity', () => {
     expect(lists()).toBe(before);
   });
 
+  it('is looked for again when it is gone, by a name that has a successor', async () => {
+    const context = await bench.connect();
+    await bench.read(listSnapshots, {}, context);
+    const successor = 'ffffffff-0000-4000-8000-000000000001';
+    state().cluster('orders').id = successor;
+    const info = await bench.read<BackupInfo>(getBackupInfo, {}, context);
+    expect(info.provider).toMatchObject({ cluster_id: successor });
+    const byId = await bench.connect({ cluster_id: DIGITALOCEAN_SANDBOX.cluster });
+    expect((await failure(bench.read(getBackupInfo, {}, byId))).code).toBe('RESOURCE_NOT_FOUND');
+  });
+
   it('never sends the token to another host that a list points to', async () => {
     state().pageSize = 2;
     state().linkOrigin = 'http://127.0.0.1:9';

@@ -5,7 +5,7 @@ import type { EntityBase } from '../../core/provider.ts';
 import type { Runtime, SecretRef } from '../../core/runtime.ts';
 import { cleanText } from '../../core/text.ts';
 import { listOf, numberOf, textOf, type Wire } from '../../core/wire.ts';
-import { bearerToken, type RestSend, restClient } from '../rest.ts';
+import { bearerToken, type RestSend, restClient, unless } from '../rest.ts';
 import {
   type About,
   type Backups,
@@ -42,13 +42,15 @@ export class DigitalOceanClient {
   readonly #base: string;
   readonly #send: RestSend<About>;
   readonly #name: string | undefined;
-  #id: string | undefined;
+  readonly #declared: string | undefined;
+  /** The id behind the name, as far as it was looked up. */
+  #found: string | undefined;
 
   constructor(entity: Address & EntityBase, runtime: Runtime) {
     this.#base = (entity.endpoint ?? ORIGIN).replace(/\/+$/, '');
     // The entity has a name of its own, which must never stand for the cluster's.
     this.#name = textOf(entity.parameters?.['name']);
-    this.#id = entity.cluster_id;
+    this.#declared = entity.cluster_id;
     this.#send = restClient({
       title: 'DigitalOcean',
       base: this.#base,
@@ -65,24 +67,31 @@ export class DigitalOceanClient {
    */
   async own(signal: AbortSignal): Promise<Cluster> {
     const name = this.#name;
-    if (this.#id === undefined) {
+    const id = this.#declared ?? this.#found;
+    // A cluster that was destroyed may have a successor of its name.
+    const known = id === undefined ? undefined : await this.#existing(id, signal);
+    if (known === undefined) {
       const found = await this.byName(String(name), signal);
       if (found === undefined) {
         throw new HoldfastError('RESOURCE_NOT_FOUND', `DigitalOcean knows no cluster '${cleanText(name, 60)}'`, {
           hint: 'Check name of the entity, and that the token is of the right team.',
         });
       }
-      this.#id = found.id;
+      this.#found = found.id;
       return found;
     }
-    const cluster = await this.cluster(this.#id, signal);
-    if (name !== undefined && cluster.name !== name) {
+    if (name !== undefined && known.name !== name) {
       throw new HoldfastError('CONFIG_INVALID', 'cluster_id and name of the entity are of two different clusters', {
         hint: 'Correct one of them in the entities file, or keep one alone.',
-        details: { cluster_id: cluster.id, is_called: cleanText(cluster.name, 60), declared: cleanText(name, 60) },
+        details: { cluster_id: known.id, is_called: cleanText(known.name, 60), declared: cleanText(name, 60) },
       });
     }
-    return cluster;
+    return known;
+  }
+
+  async #existing(id: string, signal: AbortSignal): Promise<Cluster | undefined> {
+    const looked = this.cluster(id, signal);
+    return this.#declared === undefined ? unless(looked, 'RESOURCE_NOT_FOUND') : looked;
   }
 
   async cluster(id: string, signal: AbortSignal): Promise<Cluster> {
