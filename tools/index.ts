@@ -7,5 +7,6 @@ export * as gcpBigQuery from './gcp-bigquery.ts';
 export * as gcpCloudSql from './gcp-cloud-sql.ts';
 export * as gcpFirestore from './gcp-firestore.ts';
 export * as mongodbAtlas from './mongodb-atlas.ts';
+export * as neon from './neon.ts';
 export * as postgresql from './postgresql.ts';
 export * as redisCloud from './redis-cloud.ts';

@@ -6,6 +6,7 @@ import { gcpBigQuerySimulator } from './gcp-bigquery.ts';
 import { gcpCloudSqlSimulator } from './gcp-cloud-sql.ts';
 import { gcpFirestoreSimulator } from './gcp-firestore.ts';
 import { mongodbAtlasSimulator } from './mongodb-atlas.ts';
+import { neonSimulator } from './neon.ts';
 import { redisCloudSimulator } from './redis-cloud.ts';
 import type { Simulator, SimulatorOptions } from './simulator.ts';
 
@@ -19,5 +20,6 @@ export const simulators: readonly ((options: SimulatorOptions) => Simulator)[] =
   gcpCloudSqlSimulator,
   gcpFirestoreSimulator,
   mongodbAtlasSimulator,
+  neonSimulator,
   redisCloudSimulator,
 ];

@@ -14,6 +14,7 @@ import { gcpBigQuerySimulator } from '../../src/simulators/gcp-bigquery.ts';
 import { gcpCloudSqlSimulator } from '../../src/simulators/gcp-cloud-sql.ts';
 import { FIRESTORE_SANDBOX, gcpFirestoreSimulator } from '../../src/simulators/gcp-firestore.ts';
 import { mongodbAtlasSimulator } from '../../src/simulators/mongodb-atlas.ts';
+import { NEON_SANDBOX, neonSimulator } from '../../src/simulators/neon.ts';
 import { redisCloudSimulator } from '../../src/simulators/redis-cloud.ts';
 import { type SimulatorServer, type SimulatorServerOptions, startSimulators } from '../../src/simulators/server.ts';
 import { SimulatorClock, type SimulatorOptions } from '../../src/simulators/simulator.ts';
@@ -31,6 +32,7 @@ export const CREDENTIALS: Record<string, string> = {
   REDISCLOUD_SECRET_KEY: 'canary-redis-secret-key',
   MONGODB_ATLAS_CLIENT_SECRET: 'canary-atlas-client-secret',
   DIGITALOCEAN_TOKEN: 'canary-digitalocean-token',
+  NEON_API_KEY: 'canary-neon-api-key',
 };
 
 /** Every provider with its simulators' insides in reach, and a real PostgreSQL. */
@@ -45,6 +47,7 @@ export interface GuardedFleet {
   readonly cosmos: ReturnType<typeof azureCosmosSimulator>['state'];
   readonly redis: ReturnType<typeof redisCloudSimulator>['state'];
   readonly digitalocean: ReturnType<typeof digitaloceanSimulator>['state'];
+  readonly neon: ReturnType<typeof neonSimulator>['state'];
   readonly postgres: PrivateServer;
   readonly backups: string;
   readonly entities: HarnessOptions['entities'];
@@ -77,8 +80,10 @@ export async function startGuardedFleet(
   const cosmos = azureCosmosSimulator(options);
   const redis = redisCloudSimulator(options);
   const digitalocean = digitaloceanSimulator(options);
+  const neon = neonSimulator(options);
   atlas.state.snapshotMs = 100;
   atlas.state.restoreMs = 100;
+  neon.state.workMs = 100;
   Object.assign(digitalocean.state, { restoreMs: 100, limit: 1000 });
   Object.assign(redis.state.durations, { queue: 60, backup: 100, import: 100 });
   cosmos.state.durations.restore = 100;
@@ -95,7 +100,7 @@ export async function startGuardedFleet(
   Object.assign(firestore.state.durations, { export: 100, import: 100, restore: 100 });
   const provider = await startSimulators({
     ...server,
-    simulators: () => [atlas, dynamodb, rds, bigQuery, cloudSql, firestore, cosmos, redis, digitalocean],
+    simulators: () => [atlas, dynamodb, rds, bigQuery, cloudSql, firestore, cosmos, redis, digitalocean, neon],
     clock,
   });
   const simulated = [...registry.entityTypes].flatMap(([defines, { type }]) =>
@@ -137,6 +142,7 @@ export async function startGuardedFleet(
     cosmos: cosmos.state,
     redis: redis.state,
     digitalocean: digitalocean.state,
+    neon: neon.state,
     postgres,
     backups,
     entities: [...simulated, own],
@@ -164,6 +170,17 @@ async function create(engine: Engine, entity: string, input: JsonObject = {}): P
   const outcome = await engine.call({ principal: BOSS, entity, action: 'create-snapshot', input, wait: 'end' });
   const result = outcome.kind === 'operation' ? outcome.operation.result : undefined;
   return String(result?.['id']);
+}
+
+let copies = 0;
+
+/** Makes a branch that can be deleted. */
+async function neonCopy(engine: Engine): Promise<string> {
+  copies += 1;
+  const input = { source_branch_id: NEON_SANDBOX.main, new_branch_name: `copy-${process.pid}-${copies}` };
+  const call = { principal: BOSS, entity: 'sandbox/neon', action: 'restore', input, wait: 'end' } as const;
+  const outcome = await engine.call(call);
+  return String(outcome.kind === 'operation' ? outcome.operation.result?.['job_id'] : undefined);
 }
 
 /** The id of the newest snapshot that can be restored; takes one where there is none. */
@@ -383,6 +400,50 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
       },
       drift: ({ schedule_name }) =>
         set(fleet().firestore.schedules.find(({ name }) => name === schedule_name)!, 'retention', '86400s'),
+    },
+    {
+      action: 'neon/restore',
+      entity: 'sandbox/neon',
+      tool: 'neon_restore',
+      prepare: async () => {
+        const input = { restore_timestamp: new Date(Date.now() - 60_000).toISOString() };
+        return { input, other: { ...input, preserve_under_name: 'kept-by-another-call' } };
+      },
+      drift: () => set(fleet().neon.branch('main'), 'default', false),
+    },
+    {
+      action: 'neon/delete-snapshot',
+      entity: 'sandbox/neon',
+      tool: 'neon_delete_snapshot',
+      prepare: async (engine) => ({
+        input: { snapshot_id: await create(engine, 'sandbox/neon') },
+        other: { snapshot_id: await newestSnapshot(engine, 'sandbox/neon'), allow_last: true },
+      }),
+      drift: ({ snapshot_id }) =>
+        set(
+          fleet()
+            .neon.project()
+            .snapshots.find(({ id }) => id === snapshot_id)!,
+          'name',
+          'renamed-by-someone',
+        ),
+    },
+    {
+      action: 'neon/delete-branch',
+      entity: 'sandbox/neon',
+      tool: 'neon_delete_branch',
+      prepare: async (engine) => {
+        const branch_id = await neonCopy(engine);
+        return { input: { branch_id }, other: { branch_id, hard_delete: true } };
+      },
+      drift: ({ branch_id }) =>
+        set(
+          fleet()
+            .neon.project()
+            .branches.find(({ id }) => id === branch_id)!,
+          'name',
+          'renamed-by-someone',
+        ),
     },
     redisRestore('sandbox/redis-essentials', redisDatabase('redis-essentials')),
     redisRestore('sandbox/redis-pro', redisDatabase('redis-pro')),

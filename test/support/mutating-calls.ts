@@ -27,6 +27,7 @@ const EFFECTS: Record<string, MutatingCall['effect']> = {
   'copy-snapshot': 'snapshot',
   restore: 'restore',
   'delete-snapshot': 'delete',
+  'delete-branch': 'delete',
   'verify-snapshot': 'none',
   'export-documents': 'snapshot',
   'import-documents': 'restore',
@@ -52,8 +53,29 @@ const fresh = (prefix: string): string => {
   return `${prefix}-${process.pid}-${counter}`;
 };
 
+/** Each kind of write once: the members of a restored cluster are all made by the same one. */
+const oneMember = (entity: string): JsonObject => (entity === 'sandbox/aws-rds-cluster' ? { members: 1 } : {});
+
 /** Calls that need no confirmation; without a line here an action is called with its example. */
 const PLAIN: Record<string, Plain[]> = {
+  'neon/restore': [
+    {
+      action: 'restore',
+      with: 'a moment into a new branch',
+      prepare: async () => ({
+        restore_timestamp: new Date(Date.now() - 60_000).toISOString(),
+        new_branch_name: fresh('from-moment'),
+      }),
+    },
+    {
+      action: 'restore',
+      with: 'a snapshot into a new branch',
+      prepare: async (engine, entity) => ({
+        snapshot_id: await newestSnapshot(engine, entity),
+        new_branch_name: fresh('from-snapshot'),
+      }),
+    },
+  ],
   'azure-cosmos/restore': [
     {
       action: 'restore',
@@ -104,12 +126,17 @@ const PLAIN: Record<string, Plain[]> = {
       prepare: async (engine, entity) => ({
         snapshot_id: await newestSnapshot(engine, entity),
         target_id: fresh('from-snapshot'),
+        ...oneMember(entity),
       }),
     },
     {
       action: 'restore',
       with: 'the latest moment into a new database',
-      prepare: async () => ({ use_latest: true, target_id: fresh('from-moment') }),
+      prepare: async (_engine, entity) => ({
+        use_latest: true,
+        target_id: fresh('from-moment'),
+        ...oneMember(entity),
+      }),
     },
   ],
   'aws-dynamodb/restore': [
@@ -317,6 +344,11 @@ export function tally(fleet: GuardedFleet, entity: string): { snapshots: number;
     // An export is its snapshot on demand, and what a schedule makes are snapshots.
     const of = (kinds: RegExp) => operations.filter(({ metadata }) => kinds.test(String(metadata['@type']))).length;
     return { snapshots: backups.length + schedules.length + of(/Export/), restores: of(/Restore|Clone|Import/) };
+  }
+  if (entity === 'sandbox/neon') {
+    // Branches come and go as snapshots do: what a restore in place replaces is kept as one.
+    const { snapshots, branches } = fleet.neon.project();
+    return { snapshots: snapshots.length + branches.length, restores: fleet.neon.restores };
   }
   if (entity === 'sandbox/digitalocean') return { snapshots: 0, restores: fleet.digitalocean.clusters.length };
   if (entity === 'sandbox/azure-cosmos') {
