@@ -13,9 +13,8 @@ import type {
   Tag,
 } from '@aws-sdk/client-rds';
 import { HoldfastError } from '../../core/errors.ts';
-import type { EntityBase } from '../../core/provider.ts';
 import type { Runtime } from '../../core/runtime.ts';
-import { awsClientConfig } from '../aws.ts';
+import { type AwsCredentialFields, awsClientConfig } from '../aws.ts';
 import {
   type AutomatedBackup,
   type Database,
@@ -29,7 +28,6 @@ import {
   TITLE,
   toRdsError,
 } from './map.ts';
-import { RDS_CLUSTER, type RdsEntity } from './provider.ts';
 
 export type SnapshotType = 'manual' | 'automated' | 'awsbackup';
 
@@ -105,16 +103,22 @@ async function gather<T>(
   });
 }
 
+export interface RdsClientOptions {
+  readonly kind: Kind;
+  readonly id: string;
+  /** Where the database is, and with whose credentials it is reached. */
+  readonly access: AwsCredentialFields & { readonly region: string; readonly endpoint?: string | undefined };
+  readonly runtime: Runtime;
+}
+
 /** Builds the client of one entity; loads the SDK and sends nothing. */
-export async function createRdsClient(entity: RdsEntity & EntityBase, runtime: Runtime): Promise<RdsClient> {
+export async function createRdsClient({ kind, id, access, runtime }: RdsClientOptions): Promise<RdsClient> {
   const sdk = await import('@aws-sdk/client-rds');
-  const kind: Kind = entity.defines === RDS_CLUSTER ? 'cluster' : 'instance';
-  const id = String(kind === 'cluster' ? entity.db_cluster_identifier : entity.db_instance_identifier).toLowerCase();
   const clients = new Map<string, RDSClient>();
-  const at = (region = entity.region): RDSClient => {
+  const at = (region = access.region): RDSClient => {
     const known = clients.get(region);
     if (known !== undefined) return known;
-    const config = awsClientConfig({ ...entity, region }, runtime, {
+    const config = awsClientConfig({ ...access, region }, runtime, {
       title: TITLE,
       isRead,
       isAnswer: (operation, text) => text.includes(`<${operation}Response`) && text.includes(`</${operation}Response>`),
@@ -170,14 +174,14 @@ export async function createRdsClient(entity: RdsEntity & EntityBase, runtime: R
   return {
     kind,
     id,
-    region: entity.region,
+    region: access.region,
     find,
     instance,
 
     async own(signal) {
       const found = await find(kind, id, signal);
       if (found === undefined) {
-        throw new HoldfastError('RESOURCE_NOT_FOUND', `the DB ${kind} ${id} does not exist in ${entity.region}`, {
+        throw new HoldfastError('RESOURCE_NOT_FOUND', `the DB ${kind} ${id} does not exist in ${access.region}`, {
           hint: 'Check the identifier, the region and the account of the credentials. Its snapshots can still be listed and restored.',
         });
       }

@@ -180,7 +180,10 @@ export const awsRds = defineProvider<RdsEntity, RdsClient>({
 
   async connect(entity, runtime) {
     const { createRdsClient } = await import('./client.ts');
-    return createRdsClient(entity, runtime);
+    const kind = entity.defines === RDS_CLUSTER ? 'cluster' : 'instance';
+    const identifier = kind === 'cluster' ? entity.db_cluster_identifier : entity.db_instance_identifier;
+    // RDS keeps identifiers in lower case.
+    return createRdsClient({ kind, id: String(identifier).toLowerCase(), access: entity, runtime });
   },
 
   async dispose(client) {
