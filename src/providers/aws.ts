@@ -181,6 +181,20 @@ function addressOf(request: AwsRequest): string {
   return `${request.protocol}//${request.hostname}${port}${request.path}${query.length > 0 ? `?${query.join('&')}` : ''}`;
 }
 
+/** A role or token that is refused is no refusal by the service that it was wanted for. */
+function noCredentials(status: number, operation: string): HoldfastError {
+  const details = { outcome: 'not_sent' };
+  const provider = { status };
+  if (status >= 500 || status === 429) {
+    return new HoldfastError('PROVIDER_UNAVAILABLE', 'AWS gave no credentials for the moment', { details, provider });
+  }
+  return new HoldfastError('AUTHENTICATION_FAILED', 'AWS refused credentials for the profile or role', {
+    hint: `Look at the profile, at ${operation === '' ? 'its sign-in' : `sts:${operation}`} in the policy of the caller, and at the trust policy of the role.`,
+    details,
+    provider,
+  });
+}
+
 function requestHandler(runtime: Runtime, { title, isRead, isAnswer }: AwsClientOptions): Record<string, unknown> {
   const handle = async (
     request: AwsRequest,
@@ -188,7 +202,8 @@ function requestHandler(runtime: Runtime, { title, isRead, isAnswer }: AwsClient
   ): Promise<{ response: { statusCode: number; headers: Record<string, string>; body: unknown } }> => {
     const { Readable } = await import('node:stream');
     const operation = operationOf(request);
-    const safe = isRead(operation) || isCredentialCall(request, operation);
+    const forCredentials = isCredentialCall(request, operation);
+    const safe = isRead(operation) || forCredentials;
     const headers: Record<string, string> = {};
     for (const [name, value] of Object.entries(request.headers)) {
       const lower = name.toLowerCase();
@@ -211,7 +226,9 @@ function requestHandler(runtime: Runtime, { title, isRead, isAnswer }: AwsClient
         pause = Math.min(15_000, pause * 2);
         continue;
       }
-      if (response.ok && isAnswer !== undefined && !isCredentialCall(request, operation)) {
+      if (forCredentials && !response.ok) throw noCredentials(response.status, operation);
+      // What names no operation is the credential chain's as well.
+      if (response.ok && !forCredentials && operation !== '' && isAnswer !== undefined) {
         if (!isAnswer(operation, bytes.toString('utf8'))) {
           throw new HoldfastError('PROVIDER_UNAVAILABLE', `${title} gave an answer that is not its own`, {
             details: { outcome: safe ? 'not_sent' : 'unknown' },

@@ -75,6 +75,8 @@ export interface SimulatedInstance extends Common {
 
 export interface SimulatedCluster extends Common {
   members: string[];
+  /** Of a Multi-AZ DB cluster, whose instances the service makes. */
+  class?: string | undefined;
   /** Minimum and maximum of Serverless v2. */
   capacity?: [number, number] | undefined;
   backtrackSeconds: number;
@@ -635,6 +637,7 @@ export function awsRdsSimulator({ clock }: SimulatorOptions): RdsSimulator {
     ...(one.capacity === undefined
       ? {}
       : { ServerlessV2ScalingConfiguration: { MinCapacity: one.capacity[0], MaxCapacity: one.capacity[1] } }),
+    ...(one.class === undefined ? {} : { DBClusterInstanceClass: one.class, PubliclyAccessible: one.public }),
     DBClusterMembers: one.members.map((id, index) => ({
       DBInstanceIdentifier: id,
       IsClusterWriter: index === 0,
@@ -973,7 +976,33 @@ export function awsRdsSimulator({ clock }: SimulatorOptions): RdsSimulator {
       backtrackSeconds: 0,
     };
     state.clusters.push(one);
+    if (!from.engine.startsWith('aurora')) addMultiAzInstances(one, parameters.required('DBClusterInstanceClass'));
     return clusterXml(one);
+  };
+
+  const addMultiAzInstances = (cluster: SimulatedCluster, instanceClass: string): void => {
+    cluster.class = instanceClass;
+    for (const number of [1, 2, 3]) {
+      const id = `${cluster.id}-instance-${number}`;
+      cluster.members.push(id);
+      state.instances.push({
+        ...cluster,
+        id,
+        resourceId: fresh('instance'),
+        class: instanceClass,
+        allocatedGib: 100,
+        storageType: 'gp3',
+        iops: 3000,
+        throughput: 125,
+        multiAz: false,
+        optionGroup: 'default:postgres-16',
+        cluster: cluster.id,
+        promotionTier: 1,
+        loadedAt: 0,
+        tags: new Map(),
+        history: [],
+      });
+    }
   };
 
   const restorable = (kind: 'instance' | 'cluster', name: string, region: string): SimulatedSnapshot => {

@@ -1,3 +1,6 @@
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Action } from '../../src/core/action.ts';
 import { HoldfastError } from '../../src/core/errors.ts';
@@ -801,6 +804,36 @@ describe('restoring a cluster', () => {
     expect(taken.code).toBe('RESOURCE_EXISTS');
   });
 
+  it('of Multi-AZ kind has a class and gets its instances from RDS', async () => {
+    const shop = simulator.state.cluster(SHOP);
+    Object.assign(shop, {
+      engine: 'postgres',
+      class: 'db.m6gd.large',
+      capacity: undefined,
+      parameterGroup: 'orders-postgres16',
+    });
+    const context = await connectCluster();
+    const { output, steps } = await operate<RestoreJob>(
+      tools.restore,
+      { use_latest: true, target_id: 'multi' },
+      context,
+    );
+    expect(steps.map(({ name }) => name)).toEqual(['restore', 'wait', 'verify']);
+    expect(output).toMatchObject({ usable: true, provider: { members: [{}, {}, {}] } });
+    expect(simulator.state.cluster('multi')).toMatchObject({ class: 'db.m6gd.large', public: false });
+    expect(operations()).toEqual(['RestoreDBClusterToPointInTime']);
+    const counted = { use_latest: true, target_id: 'other', members: 2 };
+    expect((await failure(planOf(tools.restore, counted, context))).code).toBe('INVALID_PARAMETER');
+  });
+
+  it('is refused for engines that need what is not carried over', async () => {
+    snapshot('before-upgrade', 'cluster').engine = 'neptune';
+    snapshot('before-upgrade').engine = 'custom-oracle-ee';
+    const input = { snapshot_id: 'before-upgrade', target_id: 'x' };
+    expect((await failure(planOf(tools.restore, input, await connectCluster()))).code).toBe('NOT_SUPPORTED');
+    expect((await failure(planOf(tools.restore, input))).code).toBe('NOT_SUPPORTED');
+  });
+
   it('leaves the cluster and says so when a member cannot be made', async () => {
     simulator.state.failNext.push({
       operation: 'CreateDBInstance',
@@ -1123,6 +1156,43 @@ describe('credentials', () => {
         expect(error.message).toContain('AWS_ACCESS_KEY_ID');
       }
       expect(server.journal).toEqual([]);
+    } finally {
+      process.env = saved;
+    }
+  });
+
+  it('of a role in a profile are asked for through our own transport, and a refusal is no refusal by RDS', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'holdfast-aws-'));
+    const config = join(folder, 'config');
+    writeFileSync(
+      config,
+      `[profile backups]\nrole_arn = arn:aws:iam::123456789012:role/backups\nsource_profile = base\nregion = ${REGION}\n` +
+        `[profile base]\naws_access_key_id = AKIABASE\naws_secret_access_key = ${CANARY}\n`,
+    );
+    const saved = { ...process.env };
+    Object.assign(process.env, { AWS_CONFIG_FILE: config, AWS_SHARED_CREDENTIALS_FILE: join(folder, 'none') });
+    try {
+      const asked: string[] = [];
+      const answer = (status: number, body: string) => {
+        const send: Runtime['fetch'] = async (url, options) => {
+          const { safe, ...init } = options ?? {};
+          if (new URL(String(url)).origin === server.origin) return fetch(String(url), init);
+          asked.push(
+            `${new URL(String(url)).hostname} ${safe} ${new URLSearchParams(String(init.body)).get('Action')}`,
+          );
+          return new Response(body, { status, headers: { 'content-type': 'text/xml' } });
+        };
+        return connect({ access_key_id: null, secret_access_key: null, profile: 'backups' }, { fetch: send });
+      };
+      const refused = await failure(read(tools.getBackupInfo, {}, await answer(403, '<ErrorResponse/>')));
+      expect(refused).toMatchObject({ code: 'AUTHENTICATION_FAILED', provider: { status: 403 } });
+      expect(refused.hint).toContain('sts:AssumeRole');
+      const given =
+        '<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>' +
+        '<AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>role-secret</SecretAccessKey><SessionToken>role-token</SessionToken>' +
+        '<Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>';
+      expect(await read(tools.getBackupInfo, {}, await answer(200, given))).toMatchObject({ automated: true });
+      expect(new Set(asked)).toEqual(new Set([`sts.${REGION}.amazonaws.com true AssumeRole`]));
     } finally {
       process.env = saved;
     }

@@ -27,7 +27,7 @@ import {
   clusterSettings,
   type InstanceSettings,
   instanceSettings,
-  isMultiAzCluster,
+  isAurora,
   type MemberSettings,
   memberSettings,
   type Overrides,
@@ -151,14 +151,21 @@ async function prepare({ client, runtime, signal }: Context, input: RestoreInput
   const moment = wish.kind === 'moment' ? await momentSource(client, wish.at, database, signal) : undefined;
   const fits = database !== undefined && (snapshot === undefined || sameFamily(snapshot, database));
   const engine = snapshot?.engine ?? moment?.engine ?? '';
+  refuseForeign(kind, engine);
   const carried =
     kind === 'instance'
       ? instanceSettings(database?.instance, fits, input)
-      : clusterSettings(database?.cluster, fits, input);
-  const needsMembers = kind === 'cluster' && !isMultiAzCluster(database?.cluster);
+      : clusterSettings(database?.cluster, engine, fits, input);
+  const needsMembers = kind === 'cluster' && isAurora(engine);
   const members = needsMembers ? await memberPlan(client, input, { database, engine, fits }, signal) : [];
   await refuseTakenMembers(client, members, signal);
   const raw = database?.instance ?? database?.cluster;
+  if (kind === 'cluster' && !needsMembers) {
+    if ((carried.settings as ClusterSettings).DBClusterInstanceClass === undefined) {
+      throw invalid('the class of the cluster is not known: the source is gone', 'Give instance_class.');
+    }
+    if (input.members !== undefined) throw invalid('members is for Aurora', 'Leave it out: RDS makes the instances.');
+  }
   const tags = ownTags(raw?.TagList);
   const from = snapshot === undefined ? `${client.id}@${wish.kind === 'moment' ? wish.at : ''}` : snapshot.arn;
 
@@ -246,10 +253,20 @@ async function prepare({ client, runtime, signal }: Context, input: RestoreInput
       context: {
         settings: shown(carried.settings),
         members: members.map(({ id, settings }) => ({ id, ...shown(settings) })),
+        bare: needsMembers && members.length === 0,
       },
     },
     order,
   };
+}
+
+/** Engines whose restore needs what is not carried over here: RDS Custom its profile, DocumentDB and Neptune their own API. */
+function refuseForeign(kind: RdsClient['kind'], engine: string): void {
+  const known = kind === 'instance' ? !engine.startsWith('custom-') : /^(aurora|mysql|postgres)/.test(engine);
+  if (known) return;
+  throw new HoldfastError('NOT_SUPPORTED', `restores of the engine ${engine} are not supported`, {
+    hint: 'Restore it in the AWS console or with the AWS CLI; its snapshots can be listed, taken and copied here.',
+  });
 }
 
 async function ownOrGone(client: RdsClient, signal: AbortSignal): Promise<Database | undefined> {
@@ -451,6 +468,12 @@ type RestoreStep = RdsStep<RestoreInput>;
 export function restoreSteps(input: RestoreInput, plan: Plan): RestoreStep[] {
   const target = input.target_id.toLowerCase();
   const members = (plan.facts.context?.['members'] ?? []) as { id: string }[];
+  // A new cluster may not list yet what is being made for it: it counts as empty only where the plan says so.
+  const bare = plan.facts.context?.['bare'] === true;
+  const isThere = (seen: Standing): boolean =>
+    seen.stage === 'stopped' ||
+    seen.stage === 'full' ||
+    (bare ? seen.empty : seen.connectable && seen.members >= members.length);
   const check = (before: Plan['facts'], prepared: Prepared): void => {
     const changed = [
       ...compareFacts(before.target, prepared.facts.target, 'target'),
@@ -564,7 +587,7 @@ export function restoreSteps(input: RestoreInput, plan: Plan): RestoreStep[] {
         if (seen === undefined) return undefined;
         context.progress({ message: `${target} is ${seen.words}` });
         for (const status of seen.statuses) throwIfFailed(target, status);
-        return seen.connectable || seen.empty ? seen : undefined;
+        return isThere(seen) ? seen : undefined;
       });
       return { target, connectable: state.connectable };
     },
@@ -582,7 +605,7 @@ export function restoreSteps(input: RestoreInput, plan: Plan): RestoreStep[] {
           message: `${target} is ${seen.words}`,
         });
         for (const status of seen.statuses) throwIfFailed(target, status);
-        return seen.loading === undefined && seen.stage !== 'working' ? seen : undefined;
+        return isThere(seen) && seen.loading === undefined ? seen : undefined;
       });
       return { job: state.job as unknown as JsonObject };
     },
@@ -627,6 +650,8 @@ interface Standing {
   readonly connectable: boolean;
   /** A cluster without instances: it is there, and nobody can connect. */
   readonly empty: boolean;
+  /** How many instances the cluster has. */
+  readonly members: number;
   /** Percent of its blocks that are there; undefined where nothing is loading. */
   readonly loading: number | undefined;
   /** Of the cluster and its members, or of the instance. */
@@ -719,7 +744,17 @@ async function look(client: RdsClient, id: string, signal: AbortSignal): Promise
         : {}),
     },
   };
-  return { stage, connectable, empty, loading: loads ? loading : undefined, statuses, words, database, job };
+  return {
+    stage,
+    connectable,
+    empty,
+    members: members.length,
+    loading: loads ? loading : undefined,
+    statuses,
+    words,
+    database,
+    job,
+  };
 }
 
 function storageView(instances: readonly DBInstance[]): JsonObject {

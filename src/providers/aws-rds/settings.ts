@@ -125,11 +125,12 @@ export function instanceSettings(
 /** The same for a cluster; members are instances of their own. */
 export function clusterSettings(
   source: DBCluster | undefined,
+  engine: string,
   fits: boolean,
   wish: Overrides,
 ): Carried<ClusterSettings> {
-  const multiAz = isMultiAzCluster(source);
-  const aurora = (source?.Engine ?? 'aurora').startsWith('aurora');
+  const aurora = isAurora(engine);
+  const multiAz = !aurora;
   const serverless = source?.ServerlessV2ScalingConfiguration;
   const retention = source?.BackupRetentionPeriod ?? 0;
   const option = source?.DBClusterOptionGroupMemberships?.[0]?.DBClusterOptionGroupName;
@@ -166,9 +167,9 @@ export function clusterSettings(
   return { settings, notCarried, warnings: warningsFor(source !== undefined, fits, wish, settings, retention) };
 }
 
-/** Whether RDS itself makes the instances of a cluster: only a Multi-AZ DB cluster has a class. */
-export function isMultiAzCluster(cluster: DBCluster | undefined): boolean {
-  return (cluster?.DBClusterInstanceClass ?? '') !== '';
+/** Whether a cluster comes without instances: those of a Multi-AZ DB cluster are made by RDS, those of Aurora are not. */
+export function isAurora(engine: string): boolean {
+  return engine.startsWith('aurora');
 }
 
 /** What an Aurora member of the source says that its counterpart gets. */
