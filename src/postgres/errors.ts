@@ -114,6 +114,15 @@ const TEXTS: readonly (readonly [RegExp, Meaning])[] = [
   ],
   [/database ".*" does not exist/, STATES['3D000'] as Meaning],
   [
+    // It saw no byte at all: that says something about the pipe, nothing about the backup, whose hashes are checked apart.
+    /input file is too short \(read 0,/,
+    {
+      code: 'PROVIDER_UNAVAILABLE',
+      message: 'pg_restore got nothing to read',
+      hint: 'The backup was not found damaged, and nothing incomplete was kept. Call again; verify-snapshot proves the backup.',
+    },
+  ],
+  [
     /could not read from input file|unexpected end of file|did not find magic string|input file (is too short|does not appear)|could not uncompress|found unexpected block ID|corrupt/i,
     { code: 'INTEGRITY_FAILED', message: 'the content of the backup is damaged' },
   ],

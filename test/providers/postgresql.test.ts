@@ -131,6 +131,8 @@ describe('names and texts', () => {
     ['FATAL:  password authentication failed for user "x"', 'AUTHENTICATION_FAILED'],
     ['ERROR:  could not extend file: No space left on device', 'QUOTA_EXCEEDED'],
     ['pg_restore: error: could not read from input file: end of file', 'INTEGRITY_FAILED'],
+    ['pg_restore: error: input file is too short (read 0, expected 5)', 'PROVIDER_UNAVAILABLE'],
+    ['pg_restore: error: input file is too short (read 3, expected 5)', 'INTEGRITY_FAILED'],
     ['ERROR:  role "x" does not exist', 'INVALID_PARAMETER'],
     ['something nobody has seen', 'INVALID_STATE'],
   ])('maps the text %j to %s and does not repeat it', (text, ours) => {
