@@ -1,5 +1,12 @@
+export * as awsDynamodb from './aws-dynamodb.ts';
+export * as awsRds from './aws-rds.ts';
+export * as azureCosmos from './azure-cosmos.ts';
+export * as digitalocean from './digitalocean.ts';
 export * as fleet from './fleet.ts';
+export * as gcpBigQuery from './gcp-bigquery.ts';
 export * as gcpCloudSql from './gcp-cloud-sql.ts';
+export * as gcpFirestore from './gcp-firestore.ts';
 export * as mongodbAtlas from './mongodb-atlas.ts';
+export * as neon from './neon.ts';
 export * as postgresql from './postgresql.ts';
 export * as redisCloud from './redis-cloud.ts';

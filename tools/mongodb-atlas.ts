@@ -1,10 +1,10 @@
 import { z } from 'zod';
 import { defineAction } from '../src/core/action.ts';
+import { pageOf } from '../src/core/page.ts';
 import { BackupInfo, InstantInput, ListInput, RecoveryPoint, RestoreJob, SnapshotList } from '../src/core/schemas.ts';
 import { cleanText } from '../src/core/text.ts';
 import { backupInfo } from '../src/providers/mongodb-atlas/info.ts';
 import { tierError } from '../src/providers/mongodb-atlas/map.ts';
-import { pageOf } from '../src/providers/mongodb-atlas/page.ts';
 import { mongodbAtlas } from '../src/providers/mongodb-atlas/provider.ts';
 import {
   planRestore,

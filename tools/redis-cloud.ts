@@ -6,6 +6,7 @@ import type { Step } from '../src/core/operation.ts';
 import { compareFacts, type Plan } from '../src/core/plan.ts';
 import { BackupInfo, ListInput, RecoveryPoint, RestoreJob, SnapshotList } from '../src/core/schemas.ts';
 import { formatDuration, toTimestamp } from '../src/core/time.ts';
+import { textOf } from '../src/core/wire.ts';
 import { importCall, knownPoints, NO_LISTING, noteSnapshot, readLatest } from '../src/providers/redis-cloud/backups.ts';
 import { type RedisCloudClient, supportsBackups } from '../src/providers/redis-cloud/client.ts';
 import type { Inspection } from '../src/providers/redis-cloud/inspect.ts';
@@ -18,7 +19,6 @@ import {
   showPath,
   showSource,
   taskStatus,
-  textOf,
 } from '../src/providers/redis-cloud/map.ts';
 import {
   ESSENTIALS_DATABASE,

@@ -29,7 +29,10 @@ interface ActionDeclaration<Entity, Client, Input extends z.ZodObject, Output ex
   readonly errors: readonly ErrorCode[];
   /** Where the behaviour comes from: API and method. */
   readonly source: string;
-  /** An input that works against the sandbox fleet. `$newest` stands for the id of the newest snapshot there. */
+  /**
+   * An input that works against the sandbox fleet. `$newest` stands for the id of the newest snapshot there, `$latest` for
+   * the last moment that can be restored.
+   */
   readonly example: z.input<Input>;
 }
 

@@ -16,6 +16,11 @@ export const googleCredentialFields = {
     .optional(),
 };
 
+/** The id of a project, with its domain where it has one. */
+export const GoogleProject = z
+  .string()
+  .regex(/^(?:[a-z][a-z0-9.-]{0,80}:)?[a-z][a-z0-9-]{4,28}[a-z0-9]$/, 'write the id of a Google Cloud project');
+
 export interface GoogleCredentials {
   readonly credentials_file?: SecretRef | undefined;
   readonly credentials_json?: SecretRef | undefined;
@@ -38,6 +43,29 @@ export interface GoogleAuthorizer {
   ready(): Promise<GoogleIdentity>;
   /** The project of the credentials, for entities that name none. */
   project(): Promise<string | undefined>;
+}
+
+/**
+ * Gives the project that an entity names, if it names one.
+ * @throws {HoldfastError} CONFIG_INVALID where its parameters contradict each other
+ */
+export function googleProjectOf(
+  entity: GoogleCredentials & { readonly project?: string | undefined; readonly project_id?: string | undefined },
+): string | undefined {
+  if (entity.project !== undefined && entity.project_id !== undefined && entity.project !== entity.project_id) {
+    throw new HoldfastError('CONFIG_INVALID', 'project and project_id of the entity differ', {
+      hint: 'Keep one of them.',
+    });
+  }
+  const explicit = [entity.access_token, entity.credentials_json, entity.credentials_file].filter(
+    (given) => given !== undefined,
+  );
+  if (explicit.length > 1) {
+    throw new HoldfastError('CONFIG_INVALID', 'the entity names more than one credential', {
+      hint: 'Keep one of access_token, credentials_json and credentials_file.',
+    });
+  }
+  return entity.project ?? entity.project_id;
 }
 
 const MCP_HINT =

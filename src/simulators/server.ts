@@ -58,13 +58,14 @@ export async function startSimulators(options: SimulatorServerOptions): Promise<
   let faults: { fault: Fault; left: number }[] = [];
   let sequence = 0;
 
-  const pickFault = (provider: string, request: SimulatorRequest): Fault | undefined => {
+  const pickFault = (provider: string, request: SimulatorRequest, operation: string | undefined): Fault | undefined => {
     for (const entry of faults) {
       const { fault } = entry;
       if (entry.left <= 0) continue;
       if (fault.provider !== undefined && fault.provider !== provider) continue;
       if (fault.method !== undefined && fault.method.toUpperCase() !== request.method) continue;
       if (fault.path !== undefined && !request.url.pathname.includes(fault.path)) continue;
+      if (fault.operation !== undefined && fault.operation !== operation) continue;
       if (random() >= (fault.rate ?? 1)) continue;
       entry.left -= 1;
       return fault;
@@ -137,12 +138,14 @@ export async function startSimulators(options: SimulatorServerOptions): Promise<
     if (simulator === undefined)
       return send(outgoing, { status: 404, body: { error: 'no simulated provider has this path' } });
     sequence += 1;
+    const operation = simulator.operation?.(request);
     const entry: JournalEntry = {
       sequence,
       at: clock.now().toISOString(),
       provider: simulator.provider,
       method: request.method,
       path: maskText(request.url.pathname + request.url.search),
+      ...(operation === undefined ? {} : { operation }),
       writes: simulator.writes?.(request) ?? !['GET', 'HEAD', 'OPTIONS'].includes(request.method),
       status: null,
     };
@@ -156,7 +159,7 @@ export async function startSimulators(options: SimulatorServerOptions): Promise<
     };
     if (stop(await options.onRequest?.(entry, 'arrived'))) return;
 
-    const fault = pickFault(simulator.provider, request);
+    const fault = pickFault(simulator.provider, request, operation);
     if (fault !== undefined) entry.fault = fault.kind;
     if (fault?.kind === 'reset') return resetSocket(incoming.socket);
     if (fault?.kind === '429' || fault?.kind === '503' || fault?.kind === '500') {

@@ -50,6 +50,8 @@ export interface Simulator {
   matches(request: SimulatorRequest): boolean;
   /** Whether a request changes something; by default everything but GET and HEAD does. */
   writes?(request: SimulatorRequest): boolean;
+  /** The operation of a request, where all of them share one path. */
+  operation?(request: SimulatorRequest): string | undefined;
   handle(request: SimulatorRequest): SimulatorResponse | Promise<SimulatorResponse>;
   /** Names the secrets in a path, so that the journal masks them. */
   dispose?(): Promise<void>;
@@ -65,6 +67,8 @@ export interface JournalEntry {
   provider: string;
   method: string;
   path: string;
+  /** Where the path does not say it. */
+  operation?: string;
   writes: boolean;
   status: number | null;
   /** The request's body, secrets masked. */
@@ -82,6 +86,8 @@ export interface Fault extends JsonObject {
   method?: string;
   /** Part of the path. */
   path?: string;
+  /** The whole name of an operation, where the path does not say it. */
+  operation?: string;
   /** 0 to 1, 1 when left out. */
   rate?: number;
   /** How often at the most. */

@@ -32,7 +32,11 @@ function isPlainItem(item: JsonValue): boolean {
   return typeof item === 'number' || typeof item === 'boolean';
 }
 
-const PLACEHOLDERS: Readonly<Record<string, string>> = { $newest: 'SNAPSHOT_ID', $operation: 'OPERATION_ID' };
+const PLACEHOLDERS: Readonly<Record<string, string>> = {
+  $newest: 'SNAPSHOT_ID',
+  $latest: 'TIMESTAMP',
+  $operation: 'OPERATION_ID',
+};
 
 /** Gives the example of an action as a command line for one entity; `$newest` and the like become words to replace. */
 export function exampleLine(action: AnyAction, entity: string): string {

@@ -167,6 +167,7 @@ function fromSwagger(raw: Node): ApiDocument {
     );
   };
   const document = rename(raw) as Node;
+  discriminate(document['definitions'] as Record<string, Node>);
   const base = String(raw['basePath'] ?? '').replace(/\/$/, '');
   const convert = (given: Node): Node => {
     const { name, in: where, required, ...schema } = resolve(document, given);
@@ -208,6 +209,26 @@ function fromSwagger(raw: Node): ApiDocument {
     paths,
     components: { schemas: document['definitions'] as Record<string, Node> },
   };
+}
+
+/**
+ * Gives a Swagger discriminator, a name alone, the mapping that OpenAPI has: to the schemas that build on its own, or
+ * that are called after it, and name their value.
+ */
+function discriminate(definitions: Record<string, Node>): void {
+  for (const [base, schema] of Object.entries(definitions)) {
+    if (typeof schema['discriminator'] !== 'string') continue;
+    const reference = `#/components/schemas/${base}`;
+    const kinds = Object.entries(definitions).filter(([name, { allOf, 'x-ms-discriminator-value': value }]) => {
+      if (value === undefined) return false;
+      return Array.isArray(allOf) ? allOf.some((part) => (part as Node)['$ref'] === reference) : name.endsWith(base);
+    });
+    const mapping = kinds.map(([name, kind]) => [
+      String(kind['x-ms-discriminator-value']),
+      `#/components/schemas/${name}`,
+    ]);
+    schema['discriminator'] = { propertyName: schema['discriminator'], mapping: Object.fromEntries(mapping) };
+  }
 }
 
 function prune(node: Node): Node {

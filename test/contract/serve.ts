@@ -150,6 +150,7 @@ export async function openContract(options: ContractOptions, folder = specDirect
       provider: simulator.provider,
       matches: (request) => simulator.matches(request),
       ...(simulator.writes === undefined ? {} : { writes: (request) => simulator.writes?.(request) ?? true }),
+      ...(simulator.operation === undefined ? {} : { operation: (request) => simulator.operation?.(request) }),
       ...(simulator.dispose === undefined ? {} : { dispose: () => simulator.dispose?.() ?? Promise.resolve() }),
       async handle(request) {
         const call = `${request.method} ${request.url.pathname}`;

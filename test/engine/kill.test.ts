@@ -143,6 +143,9 @@ interface Listed {
 }
 
 async function list(harness: Harness, entity: string): Promise<Listed[]> {
+  const { defines } = harness.engine.entity(entity);
+  // A provider whose backups are one continuous line has no list of them.
+  if (!registry.actions.some(({ name, on }) => name === 'list-snapshots' && on.includes(defines))) return [];
   const outcome = await harness.engine.call({ principal: BOSS, entity, action: 'list-snapshots', input: {} });
   return outcome.kind === 'result' ? (outcome.output as { snapshots: Listed[] }).snapshots : [];
 }
@@ -179,9 +182,9 @@ async function expectSpent(harness: Harness, site: Site, one: MutatingCall, labe
 /** Counts what reached the provider's logic, by kind of write. */
 function handledWrites(journal: readonly JournalEntry[]): Record<string, number> {
   const counts: Record<string, number> = {};
-  for (const { writes, status, method, path } of journal) {
+  for (const { writes, status, method, path, operation } of journal) {
     if (!writes || status === null) continue;
-    const kind = `${method} ${path}`;
+    const kind = `${method} ${operation ?? path}`;
     counts[kind] = (counts[kind] ?? 0) + 1;
   }
   return counts;
@@ -532,6 +535,8 @@ const simulated = calls.filter(({ provider }) => provider !== 'postgresql');
 const firstOfEach = [...Map.groupBy(simulated, ({ provider }) => provider).values()].flatMap((all) =>
   all
     .filter(({ isOperation, guarded, effect }) => isOperation && !guarded && effect === 'snapshot')
+    // A schedule is made in one step: another process has nothing to follow.
+    .filter(({ action }) => action !== 'create-backup-schedule')
     .slice(0, 1)
     .map((one) => [one.name, one] as const),
 );

@@ -140,13 +140,10 @@ it('has a case for every guarded action of every entity type', () => {
   const wanted = registry.actions
     .filter((action) => isGuarded(action.upTo))
     .flatMap((action) => action.on.map((type) => `${action.provider.id}/${action.name} on ${type}`));
-  const names: Record<string, string> = {
-    'sandbox/redis-essentials': 'redis-cloud/essentials-database',
-    'sandbox/redis-pro': 'redis-cloud/pro-database',
-    'sandbox/mongodb-atlas': 'mongodb-atlas/cluster',
-    'sandbox/gcp-cloud-sql': 'gcp/cloud-sql-instance',
-    'sandbox/postgresql': 'postgresql/server',
-  };
+  const names: Record<string, string> = { 'sandbox/postgresql': 'postgresql/server' };
+  for (const [defines, { type }] of registry.entityTypes) {
+    if (type.sandbox !== undefined) names[`sandbox/${type.sandbox.name}`] = defines;
+  }
   expect(cases.map((one) => `${one.action} on ${names[one.entity]}`).sort()).toEqual(wanted.sort());
 });
 

@@ -2,12 +2,19 @@ import { mkdtempSync, renameSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { JsonObject } from '../../src/core/json.ts';
+import type { JsonObject, JsonValue } from '../../src/core/json.ts';
 import type { Engine } from '../../src/engine/api.ts';
 import { collect } from '../../src/engine/registry.ts';
 import type { PrivateServer } from '../../src/postgres/private-server.ts';
+import { awsDynamodbSimulator } from '../../src/simulators/aws-dynamodb.ts';
+import { awsRdsSimulator } from '../../src/simulators/aws-rds.ts';
+import { azureCosmosSimulator } from '../../src/simulators/azure-cosmos.ts';
+import { digitaloceanSimulator } from '../../src/simulators/digitalocean.ts';
+import { gcpBigQuerySimulator } from '../../src/simulators/gcp-bigquery.ts';
 import { gcpCloudSqlSimulator } from '../../src/simulators/gcp-cloud-sql.ts';
+import { FIRESTORE_SANDBOX, gcpFirestoreSimulator } from '../../src/simulators/gcp-firestore.ts';
 import { mongodbAtlasSimulator } from '../../src/simulators/mongodb-atlas.ts';
+import { NEON_SANDBOX, neonSimulator } from '../../src/simulators/neon.ts';
 import { redisCloudSimulator } from '../../src/simulators/redis-cloud.ts';
 import { type SimulatorServer, type SimulatorServerOptions, startSimulators } from '../../src/simulators/server.ts';
 import { SimulatorClock, type SimulatorOptions } from '../../src/simulators/simulator.ts';
@@ -19,17 +26,28 @@ export const modules: Record<string, Record<string, unknown>> = { ...declaration
 export const registry = collect(modules);
 
 export const CREDENTIALS: Record<string, string> = {
+  AWS_ACCESS_KEY_ID: 'CANARYAWSACCESSKEYID',
+  AWS_SECRET_ACCESS_KEY: 'canary-aws-secret-access-key',
   REDISCLOUD_ACCESS_KEY: 'canary-redis-access-key',
   REDISCLOUD_SECRET_KEY: 'canary-redis-secret-key',
   MONGODB_ATLAS_CLIENT_SECRET: 'canary-atlas-client-secret',
+  DIGITALOCEAN_TOKEN: 'canary-digitalocean-token',
+  NEON_API_KEY: 'canary-neon-api-key',
 };
 
 /** The simulated providers with their insides in reach. */
 export interface SimulatedFleet {
   readonly provider: SimulatorServer;
   readonly atlas: ReturnType<typeof mongodbAtlasSimulator>['state'];
+  readonly dynamodb: ReturnType<typeof awsDynamodbSimulator>['state'];
+  readonly rds: ReturnType<typeof awsRdsSimulator>['state'];
+  readonly bigQuery: ReturnType<typeof gcpBigQuerySimulator>['state'];
   readonly cloudSql: ReturnType<typeof gcpCloudSqlSimulator>['state'];
+  readonly firestore: ReturnType<typeof gcpFirestoreSimulator>['state'];
+  readonly cosmos: ReturnType<typeof azureCosmosSimulator>['state'];
   readonly redis: ReturnType<typeof redisCloudSimulator>['state'];
+  readonly digitalocean: ReturnType<typeof digitaloceanSimulator>['state'];
+  readonly neon: ReturnType<typeof neonSimulator>['state'];
   readonly entities: HarnessOptions['entities'];
   readonly secrets: Record<string, string>;
   close(): Promise<void>;
@@ -48,13 +66,37 @@ export async function startSimulatedFleet(server: ServerOptions = {}): Promise<S
   const clock = new SimulatorClock();
   const options: SimulatorOptions = { clock };
   const atlas = mongodbAtlasSimulator(options);
+  const dynamodb = awsDynamodbSimulator(options);
+  const rds = awsRdsSimulator(options);
+  const bigQuery = gcpBigQuerySimulator(options);
   const cloudSql = gcpCloudSqlSimulator(options);
+  const firestore = gcpFirestoreSimulator(options);
+  const cosmos = azureCosmosSimulator(options);
   const redis = redisCloudSimulator(options);
+  const digitalocean = digitaloceanSimulator(options);
+  const neon = neonSimulator(options);
   atlas.state.snapshotMs = 100;
   atlas.state.restoreMs = 100;
+  neon.state.workMs = 100;
+  Object.assign(digitalocean.state, { restoreMs: 100, limit: 1000 });
   Object.assign(redis.state.durations, { queue: 60, backup: 100, import: 100 });
+  cosmos.state.durations.restore = 100;
+  Object.assign(dynamodb.state.durations, { backup: 100, restore: 100, index: 30, update: 20 });
+  Object.assign(rds.state.durations, { snapshot: 100, restore: 100, load: 50, remove: 50 });
+  Object.assign(rds.state.quotas, {
+    DBInstances: 1000,
+    DBClusters: 1000,
+    ManualSnapshots: 1000,
+    ManualClusterSnapshots: 1000,
+  });
+  Object.assign(bigQuery.state.durations, { snapshot: 100, restore: 100, pending: 20 });
   Object.assign(cloudSql.state.durations, { backup: 100, restore: 100, remove: 50 });
-  const provider = await startSimulators({ ...server, simulators: () => [atlas, cloudSql, redis], clock });
+  Object.assign(firestore.state.durations, { export: 100, import: 100, restore: 100 });
+  const provider = await startSimulators({
+    ...server,
+    simulators: () => [atlas, dynamodb, rds, bigQuery, cloudSql, firestore, cosmos, redis, digitalocean, neon],
+    clock,
+  });
   const entities = [...registry.entityTypes].flatMap(([defines, { type }]) =>
     type.sandbox === undefined
       ? []
@@ -70,8 +112,15 @@ export async function startSimulatedFleet(server: ServerOptions = {}): Promise<S
   return {
     provider,
     atlas: atlas.state,
+    dynamodb: dynamodb.state,
+    rds: rds.state,
+    bigQuery: bigQuery.state,
     cloudSql: cloudSql.state,
+    firestore: firestore.state,
+    cosmos: cosmos.state,
     redis: redis.state,
+    digitalocean: digitalocean.state,
+    neon: neon.state,
     entities,
     secrets: CREDENTIALS,
     close: () => provider.close(),
@@ -138,6 +187,17 @@ async function create(engine: Engine, entity: string, input: JsonObject = {}): P
   return String(result?.['id']);
 }
 
+let copies = 0;
+
+/** Makes a branch that can be deleted. */
+async function neonCopy(engine: Engine): Promise<string> {
+  copies += 1;
+  const input = { source_branch_id: NEON_SANDBOX.main, new_branch_name: `copy-${process.pid}-${copies}` };
+  const call = { principal: BOSS, entity: 'sandbox/neon', action: 'restore', input, wait: 'end' } as const;
+  const outcome = await engine.call(call);
+  return String(outcome.kind === 'operation' ? outcome.operation.result?.['job_id'] : undefined);
+}
+
 /** The id of the newest snapshot that can be restored; takes one where there is none. */
 export async function newestSnapshot(engine: Engine, entity: string): Promise<string> {
   const outcome = await engine.call({ principal: BOSS, entity, action: 'list-snapshots', input: {} });
@@ -173,6 +233,12 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
     const type = [...registry.entityTypes.values()].find((candidate) => candidate.type.sandbox?.name === name);
     return () => fleet().redis.databases.get(Number(type?.type.sandbox?.parameters['database_id']))!;
   };
+  const FIRESTORE = 'sandbox/gcp-firestore';
+  const firestoreDrift = () => {
+    const { project, database } = FIRESTORE_SANDBOX;
+    const found = fleet().firestore.databases.get(`${project}/${database}`)!;
+    return set(found, 'updatedAt', found.updatedAt + 1000);
+  };
   // A backup into a folder that is not configured carries the data out of the account.
   const redisElsewhere = (entity: string, database: () => { name: string }): GuardedCase => ({
     action: 'redis-cloud/create-snapshot',
@@ -180,6 +246,21 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
     tool: 'redis_cloud_create_snapshot',
     prepare: async () => ({ input: { backup_path: 's3://elsewhere/a' }, other: { backup_path: 's3://elsewhere/b' } }),
     drift: () => set(database(), 'name', 'renamed-by-someone'),
+  });
+  const bigQueryTable = (name: JsonValue | undefined) => fleet().bigQuery.tables.find((table) => table.name === name)!;
+  const rdsDelete = (entity: string, kind: 'instance' | 'cluster'): GuardedCase => ({
+    action: 'aws-rds/delete-snapshot',
+    entity,
+    tool: 'aws_rds_delete_snapshot',
+    prepare: async (engine) => ({
+      input: { snapshot_id: await create(engine, entity) },
+      // The newest one is automated, and those are never deleted.
+      other: { snapshot_id: await create(engine, entity), allow_last: true },
+    }),
+    drift: ({ snapshot_id }) => {
+      const snapshot = fleet().rds.snapshots.find((one) => one.id === snapshot_id && one.kind === kind)!;
+      return set(snapshot, 'createdAt', snapshot.createdAt - 60_000);
+    },
   });
   return [
     {
@@ -206,6 +287,42 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
           .snapshots.find(({ id }) => id === snapshot_id)!;
         return set(snapshot, 'beganAt', snapshot.beganAt - 60_000);
       },
+    },
+    rdsDelete('sandbox/aws-rds', 'instance'),
+    rdsDelete('sandbox/aws-rds-cluster', 'cluster'),
+    {
+      action: 'aws-dynamodb/delete-snapshot',
+      entity: 'sandbox/aws-dynamodb',
+      tool: 'aws_dynamodb_delete_snapshot',
+      prepare: async (engine) => ({
+        input: { backup_arn: await create(engine, 'sandbox/aws-dynamodb') },
+        other: { backup_arn: await newestSnapshot(engine, 'sandbox/aws-dynamodb'), allow_last: true },
+      }),
+      drift: ({ backup_arn }) => {
+        const backup = fleet().dynamodb.backups.find(({ id }) => String(backup_arn).endsWith(`/${id}`))!;
+        return set(backup, 'createdAt', backup.createdAt - 60_000);
+      },
+    },
+    {
+      action: 'gcp-bigquery/restore',
+      entity: 'sandbox/gcp-bigquery',
+      tool: 'gcp_bigquery_restore',
+      prepare: async (engine) => {
+        const snapshot_table = await newestSnapshot(engine, 'sandbox/gcp-bigquery');
+        const input = { snapshot_table, target_table: 'orders' };
+        return { input, other: { ...input, safety_snapshot: false } };
+      },
+      drift: ({ target_table }) => set(bigQueryTable(target_table), 'version', 4711),
+    },
+    {
+      action: 'gcp-bigquery/delete-snapshot',
+      entity: 'sandbox/gcp-bigquery',
+      tool: 'gcp_bigquery_delete_snapshot',
+      prepare: async (engine) => {
+        const table_name = await create(engine, 'sandbox/gcp-bigquery', { source_table: 'orders' });
+        return { input: { table_name }, other: { table_name, allow_last: true } };
+      },
+      drift: ({ table_name }) => set(bigQueryTable(table_name), 'version', 4711),
     },
     {
       action: 'gcp-cloud-sql/restore',
@@ -239,6 +356,109 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
           for (const undo of back) await undo();
         };
       },
+    },
+    {
+      action: 'gcp-firestore/import-documents',
+      entity: FIRESTORE,
+      tool: 'gcp_firestore_import_documents',
+      prepare: async () => {
+        const input = { input_uri_prefix: FIRESTORE_SANDBOX.export };
+        return { input, other: { ...input, safety_snapshot: false } };
+      },
+      drift: firestoreDrift,
+    },
+    {
+      // An export to a place that is not configured carries the data out of the project.
+      action: 'gcp-firestore/export-documents',
+      entity: FIRESTORE,
+      tool: 'gcp_firestore_export_documents',
+      prepare: async () => ({
+        input: { output_uri_prefix: 'gs://elsewhere-a' },
+        other: { output_uri_prefix: 'gs://elsewhere-b' },
+      }),
+      drift: firestoreDrift,
+    },
+    {
+      action: 'gcp-firestore/delete-snapshot',
+      entity: FIRESTORE,
+      tool: 'gcp_firestore_delete_snapshot',
+      // Only schedules take backups.
+      prepare: async () => {
+        const { name: backup_name } = fleet().firestore.addBackup(FIRESTORE_SANDBOX.database, Date.now() - 60_000);
+        return { input: { backup_name }, other: { backup_name, allow_last: true } };
+      },
+      drift: ({ backup_name }) => {
+        const backup = fleet().firestore.backups.find(({ name }) => name === backup_name)!;
+        return set(backup, 'snapshotAt', backup.snapshotAt - 60_000);
+      },
+    },
+    {
+      action: 'gcp-firestore/delete-backup-schedule',
+      entity: FIRESTORE,
+      tool: 'gcp_firestore_delete_backup_schedule',
+      prepare: async (engine) => {
+        const own = () =>
+          fleet().firestore.schedules.filter(({ database }) => database.endsWith(FIRESTORE_SANDBOX.database));
+        for (const frequency of ['daily', 'weekly']) {
+          if (own().some(({ recurrence }) => `${frequency}Recurrence` in recurrence)) continue;
+          const input = { frequency, retention_days: 14 };
+          await engine.call({
+            principal: BOSS,
+            entity: FIRESTORE,
+            action: 'create-backup-schedule',
+            input,
+            wait: 'end',
+          });
+        }
+        const [first, second] = own();
+        return { input: { schedule_name: first!.name }, other: { schedule_name: second!.name } };
+      },
+      drift: ({ schedule_name }) =>
+        set(fleet().firestore.schedules.find(({ name }) => name === schedule_name)!, 'retention', '86400s'),
+    },
+    {
+      action: 'neon/restore',
+      entity: 'sandbox/neon',
+      tool: 'neon_restore',
+      prepare: async () => {
+        const input = { restore_timestamp: new Date(Date.now() - 60_000).toISOString() };
+        return { input, other: { ...input, preserve_under_name: 'kept-by-another-call' } };
+      },
+      drift: () => set(fleet().neon.branch('main'), 'default', false),
+    },
+    {
+      action: 'neon/delete-snapshot',
+      entity: 'sandbox/neon',
+      tool: 'neon_delete_snapshot',
+      prepare: async (engine) => ({
+        input: { snapshot_id: await create(engine, 'sandbox/neon') },
+        other: { snapshot_id: await newestSnapshot(engine, 'sandbox/neon'), allow_last: true },
+      }),
+      drift: ({ snapshot_id }) =>
+        set(
+          fleet()
+            .neon.project()
+            .snapshots.find(({ id }) => id === snapshot_id)!,
+          'name',
+          'renamed-by-someone',
+        ),
+    },
+    {
+      action: 'neon/delete-branch',
+      entity: 'sandbox/neon',
+      tool: 'neon_delete_branch',
+      prepare: async (engine) => {
+        const branch_id = await neonCopy(engine);
+        return { input: { branch_id }, other: { branch_id, hard_delete: true } };
+      },
+      drift: ({ branch_id }) =>
+        set(
+          fleet()
+            .neon.project()
+            .branches.find(({ id }) => id === branch_id)!,
+          'name',
+          'renamed-by-someone',
+        ),
     },
     redisRestore('sandbox/redis-essentials', redisDatabase('redis-essentials')),
     redisRestore('sandbox/redis-pro', redisDatabase('redis-pro')),

@@ -2,6 +2,8 @@ import type { JsonObject } from '../../src/core/json.ts';
 import { isGuarded } from '../../src/core/risk.ts';
 import type { BackupInfo } from '../../src/core/schemas.ts';
 import type { Engine } from '../../src/engine/api.ts';
+import { COSMOS_SANDBOX } from '../../src/simulators/azure-cosmos.ts';
+import { FIRESTORE_SANDBOX } from '../../src/simulators/gcp-firestore.ts';
 import { type GuardedFleet, guardedCases, newestSnapshot, registry, type SimulatedFleet } from './guarded-fleet.ts';
 import { BOSS } from './harness.ts';
 
@@ -22,15 +24,21 @@ export interface MutatingCall {
 
 const EFFECTS: Record<string, MutatingCall['effect']> = {
   'create-snapshot': 'snapshot',
+  'copy-snapshot': 'snapshot',
   restore: 'restore',
   'delete-snapshot': 'delete',
+  'delete-branch': 'delete',
   'verify-snapshot': 'none',
+  'export-documents': 'snapshot',
+  'import-documents': 'restore',
+  'create-backup-schedule': 'snapshot',
+  'delete-backup-schedule': 'delete',
 };
 
 interface Plain {
   readonly action: string;
   readonly with: string;
-  prepare(engine: Engine, entity: string): Promise<JsonObject>;
+  prepare(engine: Engine, entity: string, fleet: GuardedFleet): Promise<JsonObject>;
 }
 
 async function latestMoment(engine: Engine, entity: string): Promise<string> {
@@ -45,8 +53,130 @@ const fresh = (prefix: string): string => {
   return `${prefix}-${process.pid}-${counter}`;
 };
 
+/** Each kind of write once: the members of a restored cluster are all made by the same one. */
+const oneMember = (entity: string): JsonObject => (entity === 'sandbox/aws-rds-cluster' ? { members: 1 } : {});
+
 /** Calls that need no confirmation; without a line here an action is called with its example. */
 const PLAIN: Record<string, Plain[]> = {
+  'neon/restore': [
+    {
+      action: 'restore',
+      with: 'a moment into a new branch',
+      prepare: async () => ({
+        restore_timestamp: new Date(Date.now() - 60_000).toISOString(),
+        new_branch_name: fresh('from-moment'),
+      }),
+    },
+    {
+      action: 'restore',
+      with: 'a snapshot into a new branch',
+      prepare: async (engine, entity) => ({
+        snapshot_id: await newestSnapshot(engine, entity),
+        new_branch_name: fresh('from-snapshot'),
+      }),
+    },
+  ],
+  'azure-cosmos/restore': [
+    {
+      action: 'restore',
+      with: 'a moment into a new account',
+      prepare: async (engine, entity) => ({
+        target_id: fresh('from-moment'),
+        source_id: COSMOS_SANDBOX.source,
+        location: COSMOS_SANDBOX.location,
+        restore_timestamp: await latestMoment(engine, entity),
+      }),
+    },
+  ],
+  'digitalocean/restore': [
+    {
+      action: 'restore',
+      with: 'a backup into a new cluster',
+      prepare: async (engine, entity) => ({
+        backup_created_at: await newestSnapshot(engine, entity),
+        new_cluster_name: fresh('from-backup'),
+      }),
+    },
+    {
+      action: 'restore',
+      with: 'a moment into a new cluster',
+      prepare: async (engine, entity) => ({
+        restore_time: await latestMoment(engine, entity),
+        new_cluster_name: fresh('from-moment'),
+      }),
+    },
+  ],
+  'aws-rds/create-snapshot': [
+    { action: 'create-snapshot', with: '', prepare: async () => ({ snapshot_id: fresh('taken') }) },
+  ],
+  'aws-rds/copy-snapshot': [
+    {
+      action: 'copy-snapshot',
+      with: '',
+      prepare: async (engine, entity) => ({
+        snapshot_id: await newestSnapshot(engine, entity),
+        target_snapshot_id: fresh('copied'),
+      }),
+    },
+  ],
+  'aws-rds/restore': [
+    {
+      action: 'restore',
+      with: 'a snapshot into a new database',
+      prepare: async (engine, entity) => ({
+        snapshot_id: await newestSnapshot(engine, entity),
+        target_id: fresh('from-snapshot'),
+        ...oneMember(entity),
+      }),
+    },
+    {
+      action: 'restore',
+      with: 'the latest moment into a new database',
+      prepare: async (_engine, entity) => ({
+        use_latest: true,
+        target_id: fresh('from-moment'),
+        ...oneMember(entity),
+      }),
+    },
+  ],
+  'aws-dynamodb/restore': [
+    {
+      action: 'restore',
+      with: 'a backup into a new table',
+      prepare: async (engine, entity) => ({
+        backup_arn: await newestSnapshot(engine, entity),
+        target_table: fresh('from-backup'),
+      }),
+    },
+    {
+      action: 'restore',
+      with: 'a moment into a new table, with a setting put on it',
+      prepare: async (engine, entity) => ({
+        restore_timestamp: await latestMoment(engine, entity),
+        target_table: fresh('from-moment'),
+        reapply: ['point_in_time_recovery'],
+      }),
+    },
+  ],
+  'gcp-bigquery/restore': [
+    {
+      action: 'restore',
+      with: 'a snapshot into a new table',
+      prepare: async (engine, entity) => ({
+        snapshot_table: await newestSnapshot(engine, entity),
+        target_table: fresh('from-snapshot'),
+      }),
+    },
+    {
+      action: 'restore',
+      with: 'a moment into a new table',
+      prepare: async () => ({
+        source_table: 'orders',
+        restore_timestamp: new Date(Date.now() - 3_600_000).toISOString(),
+        target_table: fresh('from-moment'),
+      }),
+    },
+  ],
   'gcp-cloud-sql/restore': [
     {
       action: 'restore',
@@ -63,6 +193,39 @@ const PLAIN: Record<string, Plain[]> = {
         restore_timestamp: await latestMoment(engine, entity),
         target_instance: fresh('from-moment'),
       }),
+    },
+  ],
+  'gcp-firestore/restore': [
+    {
+      action: 'restore',
+      with: 'a backup into a new database',
+      prepare: async (engine, entity) => ({
+        backup_name: await newestSnapshot(engine, entity),
+        target_database: fresh('from-backup'),
+      }),
+    },
+    {
+      action: 'restore',
+      with: 'a moment into a new database',
+      prepare: async (engine, entity) => ({
+        restore_timestamp: await latestMoment(engine, entity),
+        target_database: fresh('from-moment'),
+      }),
+    },
+  ],
+  'gcp-firestore/create-backup-schedule': [
+    {
+      action: 'create-backup-schedule',
+      with: '',
+      // There is at most one of each recurrence: the one before makes room.
+      prepare: async (_engine, _entity, { firestore }) => {
+        const { database } = FIRESTORE_SANDBOX;
+        const weekly = firestore.schedules.findIndex(
+          (one) => one.database.endsWith(`/${database}`) && 'weeklyRecurrence' in one.recurrence,
+        );
+        if (weekly >= 0) firestore.schedules.splice(weekly, 1);
+        return { frequency: 'weekly', retention_days: 14 };
+      },
     },
   ],
   'postgresql/restore': [
@@ -115,7 +278,7 @@ export function mutatingCalls(fleet: () => GuardedFleet): MutatingCall[] {
             guarded: false,
             effect: EFFECTS[action.name] ?? 'none',
             isOperation: action.steps !== undefined,
-            prepare: (engine) => way.prepare(engine, entity),
+            prepare: (engine) => way.prepare(engine, entity, fleet()),
           }),
         );
       }),
@@ -144,10 +307,55 @@ export function tally(fleet: SimulatedFleet, entity: string): { snapshots: numbe
       restores: fleet.atlas.jobs.length,
     };
   }
+  if (entity === 'sandbox/aws-rds' || entity === 'sandbox/aws-rds-cluster') {
+    const kind = entity === 'sandbox/aws-rds' ? 'instance' : 'cluster';
+    const databases =
+      kind === 'instance' ? fleet.rds.instances.filter((one) => one.cluster === undefined) : fleet.rds.clusters;
+    return {
+      snapshots: fleet.rds.snapshots.filter((one) => one.kind === kind).length,
+      restores: databases.filter(({ tags }) => tags.has('holdfast:request-id')).length,
+    };
+  }
+  if (entity === 'sandbox/aws-dynamodb') {
+    return {
+      snapshots: fleet.dynamodb.backups.length,
+      restores: [...fleet.dynamodb.tables.values()].filter(({ restore }) => restore !== undefined).length,
+    };
+  }
+  if (entity === 'sandbox/gcp-bigquery') {
+    const operationOf = ({ configuration }: { configuration: JsonObject }) =>
+      (configuration['copy'] as JsonObject)['operationType'];
+    const { tables, jobs } = fleet.bigQuery;
+    return {
+      snapshots:
+        tables.filter(({ type }) => type === 'SNAPSHOT').length +
+        jobs.filter((job) => !job.done && operationOf(job) === 'SNAPSHOT').length,
+      restores: jobs.filter((job) => operationOf(job) !== 'SNAPSHOT').length,
+    };
+  }
   if (entity === 'sandbox/gcp-cloud-sql') {
     return {
       snapshots: fleet.cloudSql.runs.filter(({ status }) => status !== 'DELETION_PENDING').length,
       restores: fleet.cloudSql.operations.filter(({ type }) => type === 'RESTORE_VOLUME' || type === 'CLONE').length,
+    };
+  }
+  if (entity === 'sandbox/gcp-firestore') {
+    const { backups, schedules, operations } = fleet.firestore;
+    // An export is its snapshot on demand, and what a schedule makes are snapshots.
+    const of = (kinds: RegExp) => operations.filter(({ metadata }) => kinds.test(String(metadata['@type']))).length;
+    return { snapshots: backups.length + schedules.length + of(/Export/), restores: of(/Restore|Clone|Import/) };
+  }
+  if (entity === 'sandbox/neon') {
+    // Branches come and go as snapshots do: what a restore in place replaces is kept as one.
+    const { snapshots, branches } = fleet.neon.project();
+    return { snapshots: snapshots.length + branches.length, restores: fleet.neon.restores };
+  }
+  if (entity === 'sandbox/digitalocean') return { snapshots: 0, restores: fleet.digitalocean.clusters.length };
+  if (entity === 'sandbox/azure-cosmos') {
+    // Cosmos DB takes no backups on demand; one account of the sample fleet was made by a restore.
+    return {
+      snapshots: 0,
+      restores: [...fleet.cosmos.accounts.values()].filter(({ createMode }) => createMode === 'Restore').length,
     };
   }
   const type = [...registry.entityTypes.values()].find(

@@ -6,6 +6,7 @@ import type { ProviderContext, RecoveryOption } from '../../core/provider.ts';
 import type { BackupInfo, RecoveryPoint } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
 import { formatDuration } from '../../core/time.ts';
+import { follow as followWork, lookThrice, recoverySignal } from '../follow.ts';
 import type { CloudSqlClient } from './client.ts';
 import {
   type BackupRef,
@@ -268,56 +269,15 @@ export async function recoveryOptions(
 
 // --- following -----------------------------------------------------------------------------------------------------
 
-const PASSING = new Set(['PROVIDER_UNAVAILABLE', 'RATE_LIMITED', 'TIMEOUT']);
-
-/**
- * Asks again, at growing intervals from 5 to 30 s, until there is an answer. A provider that does not answer for a while
- * ends nothing: the work goes on there.
- * @throws {HoldfastError} TIMEOUT after the deadline
- */
-export async function follow<T>(
-  { runtime, signal }: Pick<In<unknown>, 'runtime' | 'signal'>,
+/** Follows work at Cloud SQL, from 5 to 30 s apart. */
+export function follow<T>(
+  context: Pick<In<unknown>, 'runtime' | 'signal'>,
   what: string,
   look: () => Promise<T | undefined>,
   deadlineMs = DEADLINE_MS,
 ): Promise<T> {
-  const end = runtime.now().getTime() + deadlineMs;
-  let failures = 0;
-  for (let pause = 5000; ; pause = Math.min(30_000, pause * 1.5)) {
-    try {
-      const found = await look();
-      if (found !== undefined) return found;
-      failures = 0;
-    } catch (cause) {
-      failures += 1;
-      const passes = cause instanceof HoldfastError && cause.retryable && PASSING.has(cause.code);
-      if (!passes || failures >= 10) throw cause;
-    }
-    if (runtime.now().getTime() >= end) {
-      throw new HoldfastError('TIMEOUT', `${what} is not over after ${formatDuration(deadlineMs / 1000)}`, {
-        hint: 'It may still be running at Cloud SQL. Look at the operation there.',
-      });
-    }
-    await runtime.sleep(pause, signal);
-  }
-}
-
-/** A signal for finding out what became of a write: it lasts when the call itself was cancelled. */
-export function recoverySignal(signal: AbortSignal): AbortSignal {
-  return signal.aborted ? AbortSignal.timeout(30_000) : signal;
-}
-
-/** Looks three times, two seconds apart: a write that has just arrived may take a moment to show. */
-export async function lookThrice<T>(
-  context: Pick<In<unknown>, 'runtime' | 'signal'>,
-  look: () => Promise<T | undefined>,
-): Promise<T | undefined> {
-  for (let turn = 0; turn < 3; turn += 1) {
-    if (turn > 0) await context.runtime.sleep(2000, recoverySignal(context.signal));
-    const found = await look();
-    if (found !== undefined) return found;
-  }
-  return undefined;
+  const pace = { at: 'Cloud SQL', first_ms: 5000, longest_ms: 30_000 };
+  return followWork(context, { what, deadline_ms: deadlineMs, ...pace }, look);
 }
 
 // --- taking a backup -----------------------------------------------------------------------------------------------

@@ -1,20 +1,15 @@
 import { z } from 'zod';
-import { HoldfastError } from '../../core/errors.ts';
 import { defineProvider, type EntityBase } from '../../core/provider.ts';
-import { googleAuthorizer, googleCredentialFields, googleOrigin } from '../google.ts';
+import { GoogleProject, googleAuthorizer, googleCredentialFields, googleOrigin, googleProjectOf } from '../google.ts';
 import type { CloudSqlClient } from './client.ts';
 import { toCloudSqlError } from './map.ts';
-
-const Project = z
-  .string()
-  .regex(/^(?:[a-z][a-z0-9.-]{0,80}:)?[a-z][a-z0-9-]{4,28}[a-z0-9]$/, 'write the id of a Google Cloud project');
 
 const CloudSqlInstance = z.object({
   name: z
     .string()
     .regex(/^[a-z](?:[a-z0-9-]{0,96}[a-z0-9])?$/, 'up to 98 lower-case letters, digits and hyphens, a letter first'),
-  project: Project.optional(),
-  project_id: Project.optional(),
+  project: GoogleProject.optional(),
+  project_id: GoogleProject.optional(),
   region: z.string().optional(),
   database_version: z.string().optional(),
   tier: z.string().optional(),
@@ -105,20 +100,7 @@ export const gcpCloudSql = defineProvider<CloudSqlEntity, CloudSqlClient>({
   limits: { per_second: 2, burst: 60, concurrent: 8, timeout_ms: 30_000 },
 
   async connect(entity, runtime) {
-    if (entity.project !== undefined && entity.project_id !== undefined && entity.project !== entity.project_id) {
-      throw new HoldfastError('CONFIG_INVALID', 'project and project_id of the entity differ', {
-        hint: 'Keep one of them.',
-      });
-    }
-    const explicit = [entity.access_token, entity.credentials_json, entity.credentials_file].filter(
-      (given) => given !== undefined,
-    );
-    if (explicit.length > 1) {
-      throw new HoldfastError('CONFIG_INVALID', 'the entity names more than one credential', {
-        hint: 'Keep one of access_token, credentials_json and credentials_file.',
-      });
-    }
-    const project = entity.project ?? entity.project_id;
+    const project = googleProjectOf(entity);
     const origin = googleOrigin(entity.endpoint, ORIGIN);
     const scopes = ['https://www.googleapis.com/auth/sqlservice.admin'];
     // Impersonation needs the wider scope to ask for the other account's token.

@@ -5,16 +5,15 @@ import { type Alternative, compareFacts, type Plan, type PlanDraft } from '../..
 import type { RecoveryPoint, RestoreJob } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
 import { formatDuration, parseInstant } from '../../core/time.ts';
+import { lookThrice, recoverySignal } from '../follow.ts';
 import {
   allRuns,
   type Context,
   follow,
-  lookThrice,
   nameOfRun,
   newestRestorable,
   newInstanceName,
   readPoint,
-  recoverySignal,
   windowOf,
 } from './backups.ts';
 import type { CloudSqlClient, Existence } from './client.ts';

@@ -2,6 +2,7 @@ import { HoldfastError } from '../../core/errors.ts';
 import { isObject, type JsonObject } from '../../core/json.ts';
 import type { Runtime } from '../../core/runtime.ts';
 import { cleanText, identifierText } from '../../core/text.ts';
+import { isCode, unless } from '../rest.ts';
 import { type AtlasCredentials, type Auth, openAuth } from './auth.ts';
 import {
   type AtlasJob,
@@ -58,21 +59,6 @@ export function clusterName(value: string, name: string): string {
   throw new HoldfastError('INVALID_PARAMETER', `${name} '${value.slice(0, 70)}' is not an Atlas cluster name`, {
     hint: 'Cluster names hold letters, digits and hyphens, 64 at most, and begin with a letter or digit.',
   });
-}
-
-/** Tells whether an error carries one of these codes, ours or Atlas's. */
-export function isCode(cause: unknown, ...codes: string[]): cause is HoldfastError {
-  return cause instanceof HoldfastError && (codes.includes(cause.code) || codes.includes(cause.provider?.code ?? ''));
-}
-
-/** Gives undefined in place of an error that carries one of these codes. */
-export async function unless<T>(work: Promise<T>, ...codes: string[]): Promise<T | undefined> {
-  try {
-    return await work;
-  } catch (cause) {
-    if (isCode(cause, ...codes)) return undefined;
-    throw cause;
-  }
 }
 
 /** What leaves a detail of a plan unknown instead of stopping it. */

@@ -1,5 +1,6 @@
 import type { BackupInfo } from '../../core/schemas.ts';
-import { known, tierError } from './map.ts';
+import { known } from '../../core/wire.ts';
+import { tierError } from './map.ts';
 import { type AtlasContext, assertExists } from './snapshot.ts';
 import { restoreWindow, scheduleOf } from './window.ts';
 

@@ -2,6 +2,7 @@ import { type ErrorCode, HoldfastError } from '../../core/errors.ts';
 import { isObject, type JsonObject } from '../../core/json.ts';
 import type { JobStatus, RecoveryPoint, RestoreJob } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
+import { instantOf as instant, known, listOf as list, type Wire } from '../../core/wire.ts';
 
 /** Names one cluster: the id of its project and its own name. */
 export interface ClusterRef {
@@ -32,22 +33,10 @@ export interface Deployment extends ClusterRef {
   readonly key_provider: string | undefined;
 }
 
-type Wire = Record<string, unknown>;
-
 const text = (value: unknown): string | undefined =>
   typeof value === 'string' && value !== '' ? cleanText(value) : undefined;
-const instant = (value: unknown): string | undefined => {
-  const date = typeof value === 'string' ? new Date(value) : undefined;
-  return date === undefined || Number.isNaN(date.getTime()) ? undefined : date.toISOString();
-};
-const list = (value: unknown): Wire[] => (Array.isArray(value) ? value.filter(isObject) : []);
 const first = (value: unknown): Wire => list(value)[0] ?? {};
 const part = (value: unknown): Wire => (isObject(value) ? value : {});
-
-/** Drops members without a value, so that what Atlas does not say is absent. */
-export function known<T extends object>(value: T): { [K in keyof T]: Exclude<T[K], undefined> } {
-  return Object.fromEntries(Object.entries(value).filter(([, member]) => member !== undefined)) as never;
-}
 
 /** The host of a connection string, without the credentials that it might carry. */
 function hostOf(connection: unknown): string | undefined {

@@ -4,7 +4,8 @@ import type { Recovery, StepContext } from '../../core/operation.ts';
 import { type Alternative, compareFacts, type Plan, type PlanDraft } from '../../core/plan.ts';
 import type { JobStatus, RestoreJob } from '../../core/schemas.ts';
 import { formatDuration, parseInstant } from '../../core/time.ts';
-import { type AtlasClient, clusterName, objectId, unless } from './client.ts';
+import { unless } from '../rest.ts';
+import { type AtlasClient, clusterName, objectId } from './client.ts';
 import { follow, restorePace, snapshotPace } from './follow.ts';
 import {
   type AtlasJob,

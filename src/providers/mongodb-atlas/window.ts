@@ -1,4 +1,5 @@
-import { type AtlasClient, unless } from './client.ts';
+import { unless } from '../rest.ts';
+import type { AtlasClient } from './client.ts';
 import type { AtlasSchedule, AtlasSnapshot, Deployment } from './map.ts';
 
 /** The moments that a point-in-time restore can go back to. */

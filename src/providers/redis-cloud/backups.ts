@@ -3,7 +3,8 @@ import type { JsonObject } from '../../core/json.ts';
 import type { RecoveryOption } from '../../core/provider.ts';
 import type { RecoveryPoint } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
-import { type Attempt, attemptStatus, instantOf, redactText, showPath, storageTypeOf, textOf } from './map.ts';
+import { instantOf, textOf } from '../../core/wire.ts';
+import { type Attempt, attemptStatus, redactText, showPath, storageTypeOf } from './map.ts';
 import { type Context, readTarget, type Target } from './target.ts';
 
 export const LEDGER = 'snapshot';

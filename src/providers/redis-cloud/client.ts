@@ -1,14 +1,15 @@
 import { HoldfastError } from '../../core/errors.ts';
+import type { JsonObject } from '../../core/json.ts';
 import { isObject } from '../../core/json.ts';
 import type { Progress } from '../../core/operation.ts';
 import type { EntityBase } from '../../core/provider.ts';
-import type { FetchOptions, Runtime, SecretRef } from '../../core/runtime.ts';
+import type { Runtime, SecretRef } from '../../core/runtime.ts';
+import { listOf, numberOf, type Wire } from '../../core/wire.ts';
+import { type RestSend, restClient } from '../rest.ts';
 import {
   type Attempt,
   type Database,
   httpError,
-  listOf,
-  numberOf,
   type SourceType,
   type Task,
   taskError,
@@ -16,7 +17,6 @@ import {
   toAttempt,
   toDatabase,
   toTask,
-  type Wire,
 } from './map.ts';
 
 export const DEFAULT_ORIGIN = 'https://api.redislabs.com';
@@ -82,17 +82,30 @@ export interface Credentials {
 
 /** The calls of the Redis Cloud API that backups need. Paths are chosen by method and path: operation names in the API description are misleading. */
 export class RedisCloudClient {
-  readonly #origin: string;
   readonly #credentials: Credentials;
   readonly #runtime: Runtime;
+  readonly #send: RestSend<string>;
   #keys: Promise<{ access: string; secret: string }> | undefined;
   #remaining = Number.POSITIVE_INFINITY;
 
   constructor(entity: Credentials & Pick<EntityBase, 'endpoint'>, runtime: Runtime) {
     // The vendor's tools write the address with /v1, ours without; both mean the same.
-    this.#origin = (entity.endpoint ?? DEFAULT_ORIGIN).replace(/\/+$/, '').replace(/\/v1$/, '');
+    const origin = (entity.endpoint ?? DEFAULT_ORIGIN).replace(/\/+$/, '').replace(/\/v1$/, '');
     this.#credentials = entity;
     this.#runtime = runtime;
+    this.#send = restClient({
+      title: 'Redis Cloud',
+      base: origin,
+      runtime,
+      headers: () => this.#headers(),
+      // Databases carry their passwords in clear.
+      secrets: /password|passwd|secret/i,
+      refuse: ({ status, headers, body, about, writes }) => httpError({ status, headers }, body, about, writes),
+      seen: (headers) => {
+        const remaining = headers.get('x-rate-limit-remaining') ?? '';
+        this.#remaining = /^\d+$/.test(remaining) ? Number(remaining) : Number.POSITIVE_INFINITY;
+      },
+    });
   }
 
   /** Waits between looks within a number of seconds, slower when the account's requests run short. */
@@ -227,14 +240,14 @@ export class RedisCloudClient {
   async startImport(address: Address, type: SourceType, uris: readonly string[], signal: AbortSignal): Promise<Task> {
     return this.#start(
       `${databasePath(address)}/import`,
-      { sourceType: type, importFromUri: uris },
+      { sourceType: type, importFromUri: [...uris] },
       'the import',
       signal,
     );
   }
 
-  async #start(path: string, body: object, doing: string, signal: AbortSignal): Promise<Task> {
-    const task = toTask(await this.#send(path, { method: 'POST', body: JSON.stringify(body), signal }, doing));
+  async #start(path: string, body: JsonObject, doing: string, signal: AbortSignal): Promise<Task> {
+    const task = toTask((await this.#send('POST', path, { about: doing, body, signal })).body);
     if (task.id === '') {
       throw new HoldfastError('PROVIDER_UNAVAILABLE', `Redis Cloud took ${doing} without naming a task`, {
         details: { outcome: 'unknown' },
@@ -251,47 +264,14 @@ export class RedisCloudClient {
     return task.resource;
   }
 
-  #get(path: string, what: string, signal: AbortSignal): Promise<Wire> {
-    return this.#send(path, { method: 'GET', signal }, what);
+  async #get(path: string, what: string, signal: AbortSignal): Promise<Wire> {
+    return (await this.#send('GET', path, { about: what, signal })).body;
   }
 
-  async #send(path: string, options: FetchOptions, what: string): Promise<Wire> {
+  async #headers(): Promise<Record<string, string>> {
     this.#keys ??= this.#readKeys();
-    const keys = await this.#keys;
-    const writes = options.method !== 'GET';
-    const response = await this.#runtime.fetch(`${this.#origin}${path}`, {
-      ...options,
-      headers: {
-        'x-api-key': keys.access,
-        'x-api-secret-key': keys.secret,
-        'content-type': 'application/json',
-        accept: 'application/json',
-      },
-    });
-    const remaining = response.headers.get('x-rate-limit-remaining') ?? '';
-    this.#remaining = /^\d+$/.test(remaining) ? Number(remaining) : Number.POSITIVE_INFINITY;
-    const body = this.#parse(await response.text());
-    if (!response.ok) throw httpError(response, body, what, writes);
-    if (!isObject(body)) {
-      throw new HoldfastError('PROVIDER_UNAVAILABLE', `Redis Cloud gave an answer to ${what} that is not JSON`, {
-        details: { outcome: writes ? 'unknown' : 'not_sent' },
-        provider: { status: response.status },
-      });
-    }
-    return body;
-  }
-
-  /** Reads JSON and drops every password on the way: databases carry theirs in clear. */
-  #parse(text: string): unknown {
-    try {
-      return JSON.parse(text, (key, value: unknown) => {
-        if (!/password|passwd|secret/i.test(key) || typeof value !== 'string') return value;
-        if (value !== '') this.#runtime.conceal(value);
-        return undefined;
-      });
-    } catch {
-      return undefined;
-    }
+    const { access, secret } = await this.#keys;
+    return { 'x-api-key': access, 'x-api-secret-key': secret, 'content-type': 'application/json' };
   }
 
   async #readKeys(): Promise<{ access: string; secret: string }> {

@@ -2,8 +2,7 @@ import { type ErrorCode, HoldfastError } from '../../core/errors.ts';
 import { isObject } from '../../core/json.ts';
 import type { JobStatus } from '../../core/schemas.ts';
 import { cleanText, identifierText } from '../../core/text.ts';
-
-export type Wire = Readonly<Record<string, unknown>>;
+import { booleanOf, instantOf, listOf, numberOf, textOf, type Wire } from '../../core/wire.ts';
 
 /** Settings and state of the backups of a database or of one of its regions, as the service tells them. */
 export interface BackupSettings {
@@ -52,33 +51,6 @@ export interface Task {
   readonly resourceIds: readonly number[];
   readonly resource: Wire | undefined;
   readonly error: { readonly type: string; readonly status: number | undefined } | undefined;
-}
-
-/** Gives a text that is not empty; undefined for anything else. */
-export function textOf(value: unknown): string | undefined {
-  return typeof value === 'string' && value !== '' ? value : undefined;
-}
-
-/** Gives a finite number; undefined for anything else. */
-export function numberOf(value: unknown): number | undefined {
-  return typeof value === 'number' && Number.isFinite(value) ? value : undefined;
-}
-
-/** Gives a boolean; undefined for anything else. */
-export function booleanOf(value: unknown): boolean | undefined {
-  return typeof value === 'boolean' ? value : undefined;
-}
-
-/** Gives the objects of a list; an empty one for anything else. */
-export function listOf(value: unknown): Wire[] {
-  return Array.isArray(value) ? value.filter(isObject) : [];
-}
-
-/** Reads an instant of the service; undefined for what is none. */
-export function instantOf(value: unknown): string | undefined {
-  const text = textOf(value);
-  const time = text === undefined ? Number.NaN : Date.parse(text);
-  return Number.isNaN(time) ? undefined : new Date(time).toISOString();
 }
 
 function toBackup(value: unknown): BackupSettings {
@@ -430,7 +402,12 @@ const STATUS_HINTS: Partial<Record<number, string>> = {
 };
 
 /** Maps an HTTP refusal to ours. Its body has no documented shape, so only an upper-case error word is taken from it. */
-export function httpError(response: Response, body: unknown, what: string, writes: boolean): HoldfastError {
+export function httpError(
+  response: Pick<Response, 'status' | 'headers'>,
+  body: unknown,
+  what: string,
+  writes: boolean,
+): HoldfastError {
   const { status } = response;
   const given = isObject(body)
     ? isObject(body['error'])

@@ -3,8 +3,9 @@ import type { JsonObject } from '../../core/json.ts';
 import type { EntityBase, ProviderContext } from '../../core/provider.ts';
 import type { SecretRef } from '../../core/runtime.ts';
 import { cleanText } from '../../core/text.ts';
+import { booleanOf, numberOf, textOf, type Wire } from '../../core/wire.ts';
 import { type Address, type RedisCloudClient, supportsBackups, type Tier } from './client.ts';
-import { booleanOf, type Database, numberOf, samePath, showPath, storageTypeOf, textOf, type Wire } from './map.ts';
+import { type Database, samePath, showPath, storageTypeOf } from './map.ts';
 import { PRO_DATABASE, type RedisCloudEntity } from './provider.ts';
 
 export type Context = ProviderContext<RedisCloudClient, RedisCloudEntity>;

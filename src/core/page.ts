@@ -1,4 +1,4 @@
-import { HoldfastError } from '../../core/errors.ts';
+import { HoldfastError } from './errors.ts';
 
 const DEFAULT_LIMIT = 50;
 

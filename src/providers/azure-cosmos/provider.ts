@@ -1,0 +1,119 @@
+import { z } from 'zod';
+import { defineProvider } from '../../core/provider.ts';
+import { azureCloud, azureCredentialFields, azureOrigin } from './auth.ts';
+import type { CosmosClient } from './client.ts';
+import { toCosmosError } from './map.ts';
+
+const BackupPolicy = z
+  .strictObject({
+    backup_type: z.enum(['Continuous', 'Periodic']),
+    continuous_tier: z.enum(['Continuous7Days', 'Continuous30Days']).optional(),
+    periodic_interval_minutes: z.number().int().min(60).max(1440).optional(),
+    periodic_retention_hours: z.number().int().min(8).max(720).optional(),
+    backup_storage_redundancy: z.enum(['Geo', 'Local', 'Zone']).optional(),
+  })
+  .refine(
+    ({ periodic_interval_minutes: interval, periodic_retention_hours: retention }) =>
+      interval === undefined || retention === undefined || retention * 60 >= 2 * interval,
+    'periodic_retention_hours must be at least twice periodic_interval_minutes',
+  );
+
+const DatabaseAccount = z.object({
+  subscription_id: z
+    .string()
+    .regex(/^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$/, 'write the GUID of an Azure subscription'),
+  resource_group_name: z
+    .string()
+    .regex(/^(?!\.{1,2}$)[-\w._()]{0,89}[-\w_()]$/, 'up to 90 letters, digits, - _ ( ) and dots, no dot at the end'),
+  account_name: z
+    .string()
+    .regex(/^(?=.{3,44}$)[a-z0-9]+(-[a-z0-9]+)*$/, '3 to 44 lower-case letters, digits and single hyphens'),
+  cloud: z.enum(['public', 'china', 'us_government']).optional(),
+  backup_policy: BackupPolicy.optional(),
+  ...azureCredentialFields,
+});
+
+export type CosmosEntity = z.output<typeof DatabaseAccount>;
+
+const CONTINUOUS =
+  'Continuous backup covers every moment of its window: see list-restorable-accounts, list-restorable-databases and list-restorable-containers, then restore a moment with restore_timestamp';
+
+/** Azure Cosmos DB: database accounts of the SQL, MongoDB, Gremlin and Table APIs. */
+export const azureCosmos = defineProvider<CosmosEntity, CosmosClient>({
+  id: 'azure-cosmos',
+  title: 'Azure Cosmos DB',
+  entityTypes: {
+    'azure-cosmosdb/database-account': {
+      title: 'Azure Cosmos DB database account',
+      schema: DatabaseAccount,
+      ignored: [
+        'analytical_storage',
+        'capabilities',
+        'consistency_policy',
+        'cors',
+        'create_when_missing',
+        'databases',
+        'enable_automatic_failover',
+        'enable_free_tier',
+        'enable_multiple_write_locations',
+        'ip_rules',
+        'kind',
+        'location',
+        'locations',
+        'permitted-secrets',
+        'public_network_access',
+        'services',
+        'tags',
+        'virtual_network_rules',
+      ],
+      example: {
+        subscription_id: '11111111-2222-3333-4444-555555555555',
+        resource_group_name: 'my-rg',
+        account_name: 'my-cosmos-account',
+        backup_policy: { backup_type: 'Continuous', continuous_tier: 'Continuous30Days' },
+        tenant_id: '${env:AZURE_TENANT_ID}',
+        client_id: '${env:AZURE_CLIENT_ID}',
+        client_secret: '${env:AZURE_CLIENT_SECRET}',
+      },
+      sandbox: {
+        name: 'azure-cosmos',
+        parameters: {
+          subscription_id: '5a0db0c5-0000-4000-8000-000000000001',
+          resource_group_name: 'holdfast-sandbox',
+          account_name: 'orders-cosmos',
+          backup_policy: { backup_type: 'Continuous', continuous_tier: 'Continuous30Days' },
+          access_token: '${env:AZURE_ACCESS_TOKEN}',
+        },
+      },
+    },
+  },
+  cannot: {
+    'create-snapshot': `Cosmos DB takes its backups by itself and has no call for one. ${CONTINUOUS}`,
+    'list-snapshots': `Cosmos DB lists no backups. ${CONTINUOUS}`,
+    'describe-snapshot': `Cosmos DB shows no single backups. ${CONTINUOUS}`,
+    'delete-snapshot':
+      'Cosmos DB deletes backups only when their window has passed; no call does it. get-backup-info shows the window',
+  },
+  // Azure Resource Manager fills its read bucket with 25 a second for a subscription, shared with everything else there.
+  limits: { per_second: 10, burst: 60, concurrent: 8, timeout_ms: 60_000 },
+
+  async connect(entity, runtime) {
+    const cloud = azureCloud(entity.cloud);
+    const origin = azureOrigin(entity.endpoint, cloud.management);
+    const { createCosmosClient } = await import('./client.ts');
+    return createCosmosClient(entity, runtime, { cloud, origin });
+  },
+
+  async recoveryOptions(context, at) {
+    const { recoveryOptions } = await import('./info.ts');
+    return recoveryOptions(context, at);
+  },
+
+  toError: (cause) =>
+    toCosmosError(cause, {
+      resource: 'account',
+      permission: 'Microsoft.DocumentDB/databaseAccounts/read',
+      role: 'Cosmos DB Account Reader Role',
+      scope: 'the account',
+    }),
+});
