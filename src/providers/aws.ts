@@ -381,8 +381,10 @@ export function toAwsError(cause: unknown, addressed: AwsAddressed): HoldfastErr
   // A refusal changed nothing. Silence, a server's fault and an answer that cannot be read prove nothing.
   const refused = status !== undefined && status >= 400 && status < 500 && status !== 408;
   const unsent = refused || code === 'RATE_LIMITED' || code === 'AUTHENTICATION_FAILED';
+  const missing = code === 'INSUFFICIENT_PERMISSIONS' ? refusedPermission(failure.text) : undefined;
   const details: JsonObject = {
     ...(code === 'INSUFFICIENT_PERMISSIONS' ? { permission } : {}),
+    ...(missing === undefined ? {} : { missing_permission: missing }),
     ...(write ? { outcome: unsent ? 'not_sent' : 'unknown' } : {}),
   };
   const own = addressed.message?.(code, failure);
@@ -393,6 +395,11 @@ export function toAwsError(cause: unknown, addressed: AwsAddressed): HoldfastErr
     ...(Object.keys(details).length === 0 ? {} : { details }),
     cause: brief(cause),
   });
+}
+
+/** The permission that AWS's own sentence says is missing; it may be another than the call's, of a key for example. */
+function refusedPermission(text: string): string | undefined {
+  return /not authorized to perform: ([a-z0-9-]{2,40}:[A-Za-z0-9]{1,80})/.exec(text)?.[1];
 }
 
 function codeOf({ status, code }: AwsFailure, { codes = {} }: AwsAddressed): ErrorCode {

@@ -52,7 +52,15 @@ interface Common {
   iamAuth: boolean;
   logs: string[];
   tags: Map<string, string>;
+  /** What waits for the maintenance window, or for `changesAt`. */
   pendingRetention?: number | undefined;
+  pendingVersion?: string | undefined;
+  /** When what is pending is applied, or the retention alone; until then the database is being modified. */
+  changesAt?: number | undefined;
+  changes?: 'everything' | 'retention';
+  /** Before it there are no automated backups any more, or there never were any. */
+  backupsSince?: number | undefined;
+  awsBackup?: string | undefined;
   /** What was in it since when, oldest first; the last one is now. */
   history: Timed[];
 }
@@ -132,7 +140,7 @@ export interface RdsState {
   readonly retained: Retained[];
   readonly events: SimulatedEvent[];
   /** In ms of the clock. */
-  readonly durations: { snapshot: number; restore: number; load: number; remove: number };
+  readonly durations: { snapshot: number; restore: number; load: number; remove: number; modify: number };
   /** Operations that the caller may not use, `CreateDBSnapshot`. */
   readonly denied: Set<string>;
   /** Whether all credentials are refused. */
@@ -303,6 +311,46 @@ function newName(text: string, longest: number): string {
   const name = text.toLowerCase();
   if (name.length > longest || !NAME.test(name)) throw invalidValue(`The parameter ${text} is not a valid identifier.`);
   return name;
+}
+
+const MINUTES_OF_WEEK = 7 * 24 * 60;
+
+/** The minutes of a week that a window covers: `03:00-04:00` each day, `sun:05:00-sun:06:00` once. */
+function minutesOf(window: string): Set<number> {
+  const days = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'];
+  const weekly = /^([a-z]{3}):(\d\d):(\d\d)-([a-z]{3}):(\d\d):(\d\d)$/.exec(window);
+  const daily = /^(\d\d):(\d\d)-(\d\d):(\d\d)$/.exec(window);
+  const at = (day: number, hour: string | undefined, minute: string | undefined): number =>
+    day * 1440 + Number(hour) * 60 + Number(minute);
+  const spans: [number, number][] =
+    weekly !== null
+      ? [
+          [
+            at(days.indexOf(weekly[1] ?? ''), weekly[2], weekly[3]),
+            at(days.indexOf(weekly[4] ?? ''), weekly[5], weekly[6]),
+          ],
+        ]
+      : daily !== null
+        ? days.map((_, day) => {
+            const [from, to] = [at(day, daily[1], daily[2]), at(day, daily[3], daily[4])];
+            return [from, to < from ? to + 1440 : to];
+          })
+        : [];
+  const minutes = new Set<number>();
+  for (const [from, to] of spans) {
+    const end = to < from ? to + MINUTES_OF_WEEK : to;
+    if (end - from < 30) return new Set();
+    for (let minute = from; minute < end; minute += 1) minutes.add(minute % MINUTES_OF_WEEK);
+  }
+  return minutes;
+}
+
+function checkWindows(backup: string, maintenance: string): void {
+  const [taken, asked] = [minutesOf(backup), minutesOf(maintenance)];
+  if (taken.size === 0) throw invalidValue(`Invalid backup window format: ${backup}`);
+  if (asked.size === 0) throw invalidValue(`Invalid maintenance window format: ${maintenance}`);
+  if (![...asked].some((minute) => taken.has(minute))) return;
+  throw invalidValue('The backup window and maintenance window must not overlap.');
 }
 
 const RESOURCE = { instance: 'db', cluster: 'cluster' } as const;
@@ -502,7 +550,7 @@ export function awsRdsSimulator({ clock }: SimulatorOptions): RdsSimulator {
     snapshots: [],
     retained: [],
     events: [],
-    durations: { snapshot: 2000, restore: 3000, load: 4000, remove: 300 },
+    durations: { snapshot: 2000, restore: 3000, load: 4000, remove: 300, modify: 1000 },
     denied: new Set(),
     unauthenticated: false,
     failNext: [],
@@ -525,22 +573,35 @@ export function awsRdsSimulator({ clock }: SimulatorOptions): RdsSimulator {
   seed(state, now());
 
   const statusOf = (database: Common): string =>
-    database.status ?? (now() < database.readyAt ? 'creating' : (database.endsAs ?? 'available'));
+    database.status ??
+    (now() < database.readyAt
+      ? 'creating'
+      : database.changesAt !== undefined
+        ? 'modifying'
+        : (database.endsAs ?? 'available'));
   const latestOf = (database: Common): Date | undefined => {
     if (database.retentionDays === 0 || now() < database.readyAt) return undefined;
     const latest = Math.floor((now() - 5 * MINUTE) / MINUTE) * MINUTE;
-    return latest <= database.createdAt ? undefined : new Date(latest);
+    return latest <= Math.max(database.createdAt, database.backupsSince ?? 0) ? undefined : new Date(latest);
   };
   const earliestOf = (database: Common): Date =>
-    new Date(Math.max(database.createdAt, Math.floor((now() - database.retentionDays * DAY) / DAY) * DAY));
+    new Date(
+      Math.max(
+        database.createdAt,
+        database.backupsSince ?? 0,
+        Math.floor((now() - database.retentionDays * DAY) / DAY) * DAY,
+      ),
+    );
   const snapshotStatus = (snapshot: SimulatedSnapshot): string =>
     snapshot.status ??
     (snapshot.deletedAt !== undefined ? 'deleting' : now() < snapshot.readyAt ? 'creating' : 'available');
 
   const tagList = (tags: Map<string, string>): Xml => [...tags].map(([Key, Value]) => ({ Key, Value }));
   const groupList = (ids: string[]): Xml => ids.map((id) => ({ VpcSecurityGroupId: id, Status: 'active' }));
-  const pendingOf = (database: Common): Xml =>
-    database.pendingRetention === undefined ? {} : { BackupRetentionPeriod: database.pendingRetention };
+  const pendingOf = (database: Common): Xml => ({
+    BackupRetentionPeriod: database.pendingRetention,
+    EngineVersion: database.pendingVersion,
+  });
   const host = (id: string, kind: string, region: string): string =>
     `${id}.${kind}c0ffee00abcd.${region}.rds.amazonaws.com`;
 
@@ -586,6 +647,7 @@ export function awsRdsSimulator({ clock }: SimulatorOptions): RdsSimulator {
       OptionGroupMemberships: [{ OptionGroupName: one.optionGroup, Status: 'in-sync' }],
       ...(one.logs.length > 0 ? { EnabledCloudwatchLogsExports: one.logs } : {}),
       PendingModifiedValues: pendingOf(one),
+      AwsBackupRecoveryPointArn: one.awsBackup,
       ReadReplicaSourceDBInstanceIdentifier: one.replicaOf,
       DBClusterIdentifier: one.cluster,
       ...(one.cluster === undefined ? {} : { PromotionTier: one.promotionTier }),
@@ -645,6 +707,7 @@ export function awsRdsSimulator({ clock }: SimulatorOptions): RdsSimulator {
       PromotionTier: byId(state.instances, id, one.region)?.promotionTier ?? 1,
     })),
     PendingModifiedValues: pendingOf(one),
+    AwsBackupRecoveryPointArn: one.awsBackup,
     TagList: tagList(one.tags),
   });
 
@@ -692,8 +755,40 @@ export function awsRdsSimulator({ clock }: SimulatorOptions): RdsSimulator {
         };
   };
 
-  // What was deleted long enough ago is gone.
+  /** Another retention: fewer days take the older automated backups with them, and none takes all. */
+  const keepFor = (database: Common, kind: 'instance' | 'cluster', days: number): void => {
+    const before = database.retentionDays;
+    database.retentionDays = days;
+    if (before === 0) database.backupsSince = now();
+    if (days >= before) return;
+    const from = now() - days * DAY;
+    database.backupsSince = Math.max(database.backupsSince ?? 0, from);
+    for (let index = state.snapshots.length - 1; index >= 0; index -= 1) {
+      const { kind: of, resourceId, type, createdAt } = state.snapshots[index]!;
+      const theirs = of === kind && resourceId === database.resourceId && type === 'automated';
+      if (theirs && (days === 0 || createdAt < from)) state.snapshots.splice(index, 1);
+    }
+  };
+  const settleChange = (database: SimulatedInstance | SimulatedCluster): void => {
+    if (database.changesAt === undefined || now() < database.changesAt) return;
+    database.changesAt = undefined;
+    if (database.changes === 'everything') {
+      database.version = database.pendingVersion ?? database.version;
+      database.pendingVersion = undefined;
+    }
+    const days = database.pendingRetention;
+    database.pendingRetention = undefined;
+    if (days === undefined) return;
+    keepFor(database, 'members' in database ? 'cluster' : 'instance', days);
+    for (const id of 'members' in database ? database.members : []) {
+      const member = byId(state.instances, id, database.region);
+      if (member !== undefined) member.retentionDays = days;
+    }
+  };
+
+  // What was deleted long enough ago is gone, and what was changed is in force.
   const settle = (): void => {
+    for (const database of [...state.instances, ...state.clusters]) settleChange(database);
     for (let index = state.snapshots.length - 1; index >= 0; index -= 1) {
       const deletedAt = state.snapshots[index]?.deletedAt;
       if (deletedAt !== undefined && now() >= deletedAt) state.snapshots.splice(index, 1);
@@ -1129,6 +1224,49 @@ export function awsRdsSimulator({ clock }: SimulatorOptions): RdsSimulator {
     return instanceXml(one);
   };
 
+  const modify = (parameters: Parameters, database: SimulatedInstance | SimulatedCluster): void => {
+    const kind = 'members' in database ? 'cluster' : 'instance';
+    const days = parameters.number('BackupRetentionPeriod');
+    const backupWindow = parameters.text('PreferredBackupWindow');
+    const maintenanceWindow = parameters.text('PreferredMaintenanceWindow')?.toLowerCase();
+    if (statusOf(database) !== 'available') {
+      const code = kind === 'instance' ? 'InvalidDBInstanceState' : 'InvalidDBClusterStateFault';
+      throw new Refusal(400, code, `${database.id} is not in the available state.`);
+    }
+    if ('cluster' in database && database.cluster !== undefined) {
+      const ofCluster = [days, backupWindow, parameters.flag('DeletionProtection')].some((one) => one !== undefined);
+      if (ofCluster) throw new Refusal(400, 'InvalidParameterCombination', 'Set it on the DB cluster.');
+    }
+    if (database.awsBackup !== undefined && (days !== undefined || backupWindow !== undefined)) {
+      throw new Refusal(
+        400,
+        'InvalidParameterCombination',
+        `${database.id} is associated with an AWS Backup resource.`,
+      );
+    }
+    if (days !== undefined && !(Number.isInteger(days) && days >= (kind === 'instance' ? 0 : 1) && days <= 35)) {
+      throw invalidValue(`Invalid backup retention period: ${days}`);
+    }
+    if (days === 0 && state.instances.some((one) => one.replicaOf === database.id)) {
+      throw new Refusal(400, 'InvalidParameterCombination', 'A source of read replicas needs automated backups.');
+    }
+    const windows = [backupWindow ?? database.backupWindow, maintenanceWindow ?? database.maintenanceWindow] as const;
+    checkWindows(...windows);
+    [database.backupWindow, database.maintenanceWindow] = windows;
+    database.deletionProtection = parameters.flag('DeletionProtection') ?? database.deletionProtection;
+    database.copyTags = parameters.flag('CopyTagsToSnapshot') ?? database.copyTags;
+    if (days !== undefined && days !== database.retentionDays) database.pendingRetention = days;
+    // From some days to others goes at once; on or off waits for the maintenance window unless the call says otherwise.
+    const waits = kind === 'instance' && days !== undefined && (days === 0) !== (database.retentionDays === 0);
+    if (parameters.flag('ApplyImmediately') === true) {
+      database.changesAt = now() + state.durations.modify;
+      database.changes = 'everything';
+    } else if (database.pendingRetention !== undefined && !waits) {
+      database.changesAt = now() + state.durations.modify;
+      database.changes = 'retention';
+    }
+  };
+
   const automatedBackups = (parameters: Parameters, region: string): Xml => {
     const id = parameters.text('DBInstanceIdentifier')?.toLowerCase();
     const live = state.instances
@@ -1281,6 +1419,16 @@ export function awsRdsSimulator({ clock }: SimulatorOptions): RdsSimulator {
         return { DBCluster: restoreClusterToMoment(parameters, region) };
       case 'CreateDBInstance':
         return { DBInstance: createInstance(parameters, region) };
+      case 'ModifyDBInstance': {
+        const one = findInstance(parameters.required('DBInstanceIdentifier'), region);
+        modify(parameters, one);
+        return { DBInstance: instanceXml(one) };
+      }
+      case 'ModifyDBCluster': {
+        const one = findCluster(parameters.required('DBClusterIdentifier'), region);
+        modify(parameters, one);
+        return { DBCluster: clusterXml(one) };
+      }
       default:
         throw new Refusal(400, 'InvalidAction', `Could not find operation ${operation} for version ${VERSION}`);
     }

@@ -5,6 +5,8 @@ import type {
   CreateDBInstanceCommandInput,
   DBInstance,
   Event,
+  ModifyDBClusterCommandInput,
+  ModifyDBInstanceCommandInput,
   RDSClient,
   RestoreDBClusterFromSnapshotCommandInput,
   RestoreDBClusterToPointInTimeCommandInput,
@@ -61,8 +63,23 @@ export interface RdsClient {
   copySnapshot(copy: SnapshotCopy, signal: AbortSignal): Promise<Snapshot>;
   restore(order: RestoreOrder, signal: AbortSignal): Promise<Database>;
   createMember(input: CreateDBInstanceCommandInput, signal: AbortSignal): Promise<Database>;
+  /** Sends one change of the entity's database; what it leaves out stays as it is. */
+  modify(change: BackupSettings, signal: AbortSignal): Promise<void>;
+  /** Every instance and cluster of the account in the region, members of clusters among them. */
+  databases(kind: Kind, signal: AbortSignal): Promise<Database[]>;
   close(): void;
 }
+
+/** The backup settings that instances and clusters both take. */
+export type BackupSettings = Pick<
+  ModifyDBInstanceCommandInput & ModifyDBClusterCommandInput,
+  | 'ApplyImmediately'
+  | 'BackupRetentionPeriod'
+  | 'CopyTagsToSnapshot'
+  | 'DeletionProtection'
+  | 'PreferredBackupWindow'
+  | 'PreferredMaintenanceWindow'
+>;
 
 export interface SnapshotCopy {
   /** An id, or an ARN for another region. */
@@ -432,6 +449,45 @@ export async function createRdsClient({ kind, id, access, runtime }: RdsClientOp
         at().send(new sdk.CreateDBInstanceCommand(input), { abortSignal: signal }),
       );
       return fromInstance(given(answer.DBInstance, 'CreateDBInstance'));
+    },
+
+    async modify(change, signal) {
+      const options = { abortSignal: signal };
+      if (kind === 'instance') {
+        const answer = await call('ModifyDBInstance', () =>
+          at().send(new sdk.ModifyDBInstanceCommand({ DBInstanceIdentifier: id, ...change }), options),
+        );
+        given(answer.DBInstance, 'ModifyDBInstance');
+        return;
+      }
+      const answer = await call('ModifyDBCluster', () =>
+        at().send(new sdk.ModifyDBClusterCommand({ DBClusterIdentifier: id, ...change }), options),
+      );
+      given(answer.DBCluster, 'ModifyDBCluster');
+    },
+
+    async databases(of, signal) {
+      const options = { abortSignal: signal };
+      const from = (marker: string | undefined) => ({
+        MaxRecords: 100,
+        ...(marker === undefined ? {} : { Marker: marker }),
+      });
+      if (of === 'instance') {
+        const all = await gather(async (marker) => {
+          const answer = await call('DescribeDBInstances', () =>
+            at().send(new sdk.DescribeDBInstancesCommand(from(marker)), options),
+          );
+          return { items: answer.DBInstances, marker: answer.Marker };
+        });
+        return all.map(fromInstance);
+      }
+      const all = await gather(async (marker) => {
+        const answer = await call('DescribeDBClusters', () =>
+          at().send(new sdk.DescribeDBClustersCommand(from(marker)), options),
+        );
+        return { items: answer.DBClusters, marker: answer.Marker };
+      });
+      return all.map(fromCluster);
     },
 
     close() {

@@ -3,6 +3,7 @@ import type { BackupInfo, RecoveryWindow } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
 import { formatDuration } from '../../core/time.ts';
 import type { RdsClient } from './client.ts';
+import { settingsDrift } from './declared.ts';
 import {
   type AutomatedBackup,
   type Database,
@@ -104,7 +105,7 @@ export async function backupInfo({ client, entity, runtime, signal }: Context): 
   if (entity.skip_final_snapshot === true) {
     warnings.push('Declared skip_final_snapshot is true: deleting the database would leave no final snapshot.');
   }
-  warnings.push(...drift(entity, database));
+  warnings.push(...settingsDrift(entity, database));
 
   return {
     automated,
@@ -154,28 +155,6 @@ function count(snapshots: readonly Snapshot[]): Record<string, number> {
   const counts: Record<string, number> = {};
   for (const { type } of snapshots) counts[type] = (counts[type] ?? 0) + 1;
   return counts;
-}
-
-// Only what the entity declares is compared; a change that is on its way is no drift.
-function drift(entity: RdsEntity, database: Database): string[] {
-  const raw = database.instance ?? database.cluster ?? {};
-  const lower = (text: string | undefined): string | undefined => text?.toLowerCase();
-  const pending = raw.PendingModifiedValues?.BackupRetentionPeriod;
-  const rows: [string, unknown, unknown, unknown?][] = [
-    ['backup_retention_period', entity.backup_retention_period, database.retentionDays, pending],
-    ['preferred_backup_window', entity.preferred_backup_window, raw.PreferredBackupWindow],
-    ['preferred_maintenance_window', lower(entity.preferred_maintenance_window), lower(raw.PreferredMaintenanceWindow)],
-    ['storage_encrypted', entity.storage_encrypted, database.encrypted],
-    ['deletion_protection', entity.deletion_protection, database.deletionProtection],
-    ['copy_tags_to_snapshot', entity.copy_tags_to_snapshot, raw.CopyTagsToSnapshot === true],
-  ];
-  return rows
-    .filter(([, declared, actual]) => declared !== undefined && declared !== actual)
-    .map(([key, declared, actual, next]) =>
-      next === declared
-        ? `Declared ${key} ${cleanText(declared, 60)} is pending at RDS; actual ${cleanText(actual ?? 'unset', 60)}.`
-        : `Declared ${key} is ${cleanText(declared, 60)}, actual ${cleanText(actual ?? 'unset', 60)}.`,
-    );
 }
 
 /** Proposes the name of a new database or snapshot: the old one's with the day and time. */

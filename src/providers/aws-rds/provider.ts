@@ -195,6 +195,22 @@ export const awsRds = defineProvider<RdsEntity, RdsClient>({
     return recoveryOptions(context, at);
   },
 
+  settings: {
+    about: {
+      backup_retention_period:
+        'Days that automated backups and moments are kept. Fewer is `weaken`; 0 deletes all of them. 0 and back is a short outage.',
+      preferred_backup_window: 'When the daily backup is taken, UTC.',
+      preferred_maintenance_window: 'When RDS applies what waits, UTC.',
+      storage_encrypted: 'Whether storage and backups are encrypted; set at creation only.',
+      deletion_protection: 'Whether the database can be deleted; switching it off is `weaken`.',
+      copy_tags_to_snapshot: "Whether snapshots get the database's tags; switching it off is `weaken`.",
+    },
+    read: async (context) => (await import('./declared.ts')).readSettings(context),
+    write: async (context, write, findings) => (await import('./declared.ts')).writeSettings(context, write, findings),
+    // Automated backups that are switched on begin with a backup.
+    patience_seconds: 3600,
+  },
+
   // The client maps what it meets; whatever else gets here is a fault of ours.
   toError: asHoldfastError,
 });
