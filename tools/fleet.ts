@@ -1,7 +1,15 @@
 import { z } from 'zod';
-import { defineFleetAction } from '../src/core/action.ts';
-import { HoldfastError } from '../src/core/errors.ts';
-import { JobStatus, OperationView, ProviderFacts, Timestamp } from '../src/core/schemas.ts';
+import { defineFleetAction, type FleetContext } from '../src/core/action.ts';
+import { asHoldfastError, HoldfastError, isAbort } from '../src/core/errors.ts';
+import {
+  AppliedSettings,
+  ErrorView,
+  JobStatus,
+  OperationView,
+  ProviderFacts,
+  SettingsCheck,
+  Timestamp,
+} from '../src/core/schemas.ts';
 import { formatDuration, parseInstant, toTimestamp } from '../src/core/time.ts';
 
 const RiskName = z.string();
@@ -155,5 +163,102 @@ export const listOperations = defineFleetAction({
       limit: limit ?? 20,
     });
     return { operations: records.map(view) };
+  },
+});
+
+/** The entities that a call is about: the one that it names, else all that declare settings. */
+function chosen({ entity: find, entities, actions }: FleetContext, name: string | undefined, action: string): string[] {
+  if (name !== undefined) return [find(name).key];
+  const able = new Set(actions().flatMap((one) => (one.name === action ? one.on : [])));
+  return entities().flatMap(({ key, defines }) => (able.has(defines) ? [key] : []));
+}
+
+/** What one entity's share of a call across all of them failed with; of a call about one entity it is the answer. */
+function failureOf(cause: unknown, isOnly: boolean): z.output<typeof ErrorView> {
+  if (isOnly || isAbort(cause)) throw cause;
+  const { details, ...error } = asHoldfastError(cause).toJson();
+  const { confirmation } = (details ?? {}) as { confirmation?: { code?: string; approve_with?: string } };
+  // The token of one entity's confirmation is asked for by a call about that entity alone.
+  const code = confirmation?.code;
+  return { ...error, ...(code === undefined ? {} : { details: { approval_code: code } }) } as z.output<
+    typeof ErrorView
+  >;
+}
+
+export const checkSettings = defineFleetAction({
+  name: 'check-settings',
+  title: 'Hold declared backup settings against the providers',
+  summary: 'Drift of backup settings: declared, actual, verdict, and what applying would do. One database, or all.',
+  input: z.object({ entity: z.string().optional() }),
+  output: z.object({
+    in_line: z.boolean(),
+    databases: z.array(z.object({ entity: z.string(), ...SettingsCheck.partial().shape, error: ErrorView.optional() })),
+  }),
+  errors: ['ENTITY_NOT_FOUND', 'NOT_SUPPORTED'],
+  example: {},
+  async run(context, { entity }) {
+    const keys = chosen(context, entity, 'check-settings');
+    const databases = await Promise.all(
+      keys.map(async (key) => {
+        try {
+          const answer = await context.call(key, 'check-settings', {});
+          return {
+            entity: key,
+            ...(answer.kind === 'result' ? (answer.output as z.output<typeof SettingsCheck>) : {}),
+          };
+        } catch (cause) {
+          return { entity: key, error: failureOf(cause, entity !== undefined) };
+        }
+      }),
+    );
+    return { in_line: databases.every((one) => 'in_line' in one && one.in_line === true), databases };
+  },
+});
+
+export const applySettings = defineFleetAction({
+  name: 'apply-settings',
+  title: 'Make backup settings as declared',
+  summary:
+    'Gives backup settings their declared values: one database, or all. What lowers protection is planned and waits for a person.',
+  risk: 'change',
+  upTo: 'weaken',
+  input: z.object({ entity: z.string().optional(), settings: z.array(z.string()).min(1).optional() }),
+  output: z.object({
+    databases: z.array(
+      z.object({
+        entity: z.string(),
+        status: JobStatus.optional(),
+        operation_id: z.string().optional(),
+        ...AppliedSettings.partial().shape,
+        plan: ProviderFacts.optional(),
+        error: ErrorView.optional(),
+      }),
+    ),
+  }),
+  errors: ['ENTITY_NOT_FOUND', 'NOT_SUPPORTED', 'INVALID_PARAMETER'],
+  example: {},
+  async run(context, { entity, settings }) {
+    if (entity === undefined && (settings !== undefined || context.confirmed)) {
+      throw new HoldfastError(
+        'INVALID_PARAMETER',
+        `${settings === undefined ? 'a confirmation' : "'settings'"} is about one database, and the call names none`,
+        { hint: 'Name the entity.' },
+      );
+    }
+    const databases = [];
+    // One after the other: whoever stops it knows what was done.
+    for (const key of chosen(context, entity, 'apply-settings')) {
+      try {
+        const answer = await context.call(key, 'apply-settings', settings === undefined ? {} : { settings });
+        if (answer.kind === 'plan') databases.push({ entity: key, plan: { ...answer.plan } });
+        if (answer.kind === 'operation') {
+          const { operation_id, status, result } = answer.operation;
+          databases.push({ entity: key, status, operation_id, ...(result as z.output<typeof AppliedSettings>) });
+        }
+      } catch (cause) {
+        databases.push({ entity: key, error: failureOf(cause, entity !== undefined) });
+      }
+    }
+    return { databases };
   },
 });

@@ -34,6 +34,8 @@ interface ActionDeclaration<Entity, Client, Input extends z.ZodObject, Output ex
    * the last moment that can be restored.
    */
   readonly example: z.input<Input>;
+  /** Whether every provider has it under this name, so that one tool across all entities stands for them. */
+  readonly shared?: boolean;
 }
 
 type Planner<Entity, Client, Input extends z.ZodObject> = (
@@ -107,6 +109,8 @@ export interface Action {
   readonly errors: readonly ErrorCode[];
   readonly source: string;
   readonly example: JsonObject;
+  /** Whether every provider has it under this name, so that one tool across all entities stands for them. */
+  readonly shared: boolean;
   readonly plan?: (context: ProviderContext<unknown, unknown>, input: unknown) => Promise<PlanDraft>;
   readonly run?: (context: ProviderContext<unknown, unknown>, input: unknown) => Promise<unknown>;
   readonly steps?: (input: unknown, plan: Plan) => readonly Step[];
@@ -121,9 +125,23 @@ export interface Action {
 export function defineAction<Entity, Client, Input extends z.ZodObject, Output extends z.ZodType>(
   spec: ActionSpec<Entity, Client, Input, Output>,
 ): Action {
-  const { aliases = [], on = Object.keys(spec.provider.entityTypes), upTo = spec.risk, input, ...rest } = spec;
-  return { kind: 'provider', ...rest, aliases, on, upTo, input: input.strict() } as unknown as Action;
+  const {
+    aliases = [],
+    on = Object.keys(spec.provider.entityTypes),
+    upTo = spec.risk,
+    shared = false,
+    input,
+    ...rest
+  } = spec;
+  return { kind: 'provider', ...rest, aliases, on, upTo, shared, input: input.strict() } as unknown as Action;
 }
+
+/** What became of a call that an action across all entities made on one of them. */
+export type CallAnswer =
+  | { readonly kind: 'result'; readonly output: JsonObject }
+  /** In a dry run. */
+  | { readonly kind: 'plan'; readonly plan: Plan; readonly decision: string }
+  | { readonly kind: 'operation'; readonly operation: OperationView };
 
 /** What actions across all entities may ask of the engine. All of it reads, or goes through the same guard as any call. */
 export interface FleetContext {
@@ -135,6 +153,13 @@ export interface FleetContext {
   /** @throws {HoldfastError} ENTITY_NOT_FOUND with what is close to it */
   entity(key: string): EntityBase;
   plan(entity: string, action: string, input: JsonObject): Promise<{ plan: Plan; decision: string; require?: string }>;
+  /**
+   * Calls an action of one entity for this caller, through the guard, with the confirmation of the present call if it has one.
+   * @throws {HoldfastError} whatever that call ends with, CONFIRMATION_REQUIRED and its plan among it
+   */
+  call(entity: string, action: string, input: JsonObject): Promise<CallAnswer>;
+  /** Whether the present call carries a confirmation. */
+  readonly confirmed: boolean;
   recoveryOptions(entity: string, at: Date | undefined): Promise<RecoveryOption[]>;
   operations(filter: { entity?: string; status?: string; limit?: number }): Promise<OperationRecord[]>;
   /** @throws {HoldfastError} OPERATION_NOT_FOUND */
@@ -148,6 +173,9 @@ export interface FleetContext {
 
 export interface FleetSpec<Input extends z.ZodObject, Output extends z.ZodType> {
   readonly name: string;
+  /** `read` when left out; what it changes, it changes through `call`, which is guarded. */
+  readonly risk?: Risk;
+  readonly upTo?: Risk;
   readonly title: string;
   readonly summary: string;
   readonly input: Input;
@@ -157,15 +185,15 @@ export interface FleetSpec<Input extends z.ZodObject, Output extends z.ZodType> 
   run(context: FleetContext, input: z.output<Input>): Promise<z.input<Output>>;
 }
 
-/** An action across all entities; it only reads. */
+/** An action across all entities; by itself it only reads. */
 export interface FleetAction {
   readonly kind: 'fleet';
   readonly name: string;
   readonly aliases: readonly string[];
   readonly title: string;
   readonly summary: string;
-  readonly risk: 'read';
-  readonly upTo: 'read';
+  readonly risk: Risk;
+  readonly upTo: Risk;
   readonly input: z.ZodObject;
   readonly output: z.ZodType;
   readonly errors: readonly ErrorCode[];
@@ -181,7 +209,7 @@ export function defineFleetAction<Input extends z.ZodObject, Output extends z.Zo
     kind: 'fleet',
     aliases: [],
     risk: 'read',
-    upTo: 'read',
+    upTo: spec.risk ?? 'read',
     ...spec,
     input: spec.input.strict(),
   } as unknown as FleetAction;

@@ -4,6 +4,7 @@ import type { JsonObject } from './json.ts';
 import type { SuggestedCall } from './plan.ts';
 import type { Risk } from './risk.ts';
 import type { Runtime } from './runtime.ts';
+import type { ProviderSettings } from './settings.ts';
 
 /** The actions that every provider has or answers for in its `cannot` table. */
 export const STANDARD_ACTIONS = [
@@ -16,6 +17,10 @@ export const STANDARD_ACTIONS = [
   'get-restore-status',
 ] as const;
 export type StandardAction = (typeof STANDARD_ACTIONS)[number];
+
+/** The actions that the engine makes for every provider from its `settings`. */
+export const SHARED_ACTIONS = ['check-settings', 'apply-settings'] as const;
+export type SharedAction = (typeof SHARED_ACTIONS)[number];
 
 /** One kind of configured database: what `defines:` names. */
 export interface EntityType<Schema extends z.ZodObject = z.ZodObject> {
@@ -64,6 +69,54 @@ export interface RecoveryOption {
   call: SuggestedCall;
 }
 
+/** What a person or a model should know of a provider before they rely on it; loaded when somebody asks. */
+export interface ProviderGuide {
+  /** How backups and restores behave here, one sentence each, the most surprising first. */
+  readonly behaviour: readonly string[];
+  /** Limits with their figures, one sentence each. */
+  readonly limits: readonly string[];
+  /** Where credentials are looked for, in order, one line each. */
+  readonly credentials: readonly string[];
+  /** The permissions that each action needs, by its name; `*` for what all need. The provider's own words. */
+  readonly permissions: Readonly<Record<string, readonly string[]>>;
+  /** What the provider calls that which grants them: `IAM policy`, `custom role`. */
+  readonly grant: string;
+  /** Writes the least that grants these permissions, ready to paste: a policy document, a role definition, the name of a role. */
+  policy(permissions: readonly string[], entity?: Readonly<Record<string, unknown>>): string;
+}
+
+/** What a provider says about one permission of the credentials. */
+export type PermissionState = 'granted' | 'refused' | 'unknown';
+
+/** A database that a provider shows us, as the entities file would declare it. */
+export interface Discovered {
+  /** Entity type. */
+  readonly defines: string;
+  /** A name for it in the file: lower-case letters, digits and hyphens. */
+  readonly name: string;
+  /** Identity, the backup settings as they are now, and references to secrets; never a secret. */
+  readonly parameters: JsonObject;
+  /** What to know of it: not protected, cannot be backed up, could not be read in full. */
+  readonly notes: readonly string[];
+}
+
+/** What was found with the credentials of one provider. */
+export interface Discovery {
+  /** Where it looked, for people: `AWS account 123456789012, eu-west-1`. */
+  readonly looked: string;
+  readonly found: readonly Discovered[];
+  /** What it could not look at, and why. */
+  readonly problems: readonly string[];
+}
+
+export interface DiscoveryContext {
+  readonly runtime: Runtime;
+  /** Credentials and scope by the names that entities have for them (`region`, `project_id`); empty: the provider's own chain. */
+  readonly access: Readonly<Record<string, unknown>>;
+  readonly endpoint?: string | undefined;
+  readonly signal: AbortSignal;
+}
+
 export interface ProviderContext<Client, Entity> {
   readonly client: Client;
   readonly entity: Entity & EntityBase;
@@ -78,7 +131,7 @@ export interface Provider<Entity = unknown, Client = unknown> {
   readonly title: string;
   readonly entityTypes: Readonly<Record<string, EntityType>>;
   /** What this provider has no way to do, with the reason and what to use instead. */
-  readonly cannot: Partial<Record<StandardAction, string>>;
+  readonly cannot: Partial<Record<StandardAction | SharedAction, string>>;
   /** Requests per second and at once that one account of this provider is sent at most; timeout of one request in ms. */
   readonly limits: {
     readonly per_second: number;
@@ -91,6 +144,17 @@ export interface Provider<Entity = unknown, Client = unknown> {
   dispose?(client: Client): Promise<void>;
   /** Every way back for an entity, best first; with `at`, those that bring back that moment or the newest before it. */
   recoveryOptions(context: ProviderContext<Client, Entity>, at: Date | undefined): Promise<RecoveryOption[]>;
+  /** The declared backup settings; absent where an entity type declares none, and `cannot['check-settings']` says why. */
+  readonly settings?: ProviderSettings<Client, Entity>;
+  /** What to know of it, from a module of its own. */
+  readonly guide?: () => Promise<ProviderGuide>;
+  /** Asks, by reading, which of these permissions the credentials have, where the provider can be asked. */
+  grants?(
+    context: ProviderContext<Client, Entity>,
+    permissions: readonly string[],
+  ): Promise<Readonly<Record<string, PermissionState>>>;
+  /** Looks through the account for databases; undefined where no credentials were found. Reads only. */
+  discover?(context: DiscoveryContext): Promise<Discovery | undefined>;
   /** Maps whatever the client threw to our codes. Runs once, at the provider's edge. */
   toError(cause: unknown): HoldfastError;
 }

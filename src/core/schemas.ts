@@ -116,6 +116,32 @@ export const OperationView = z.object({
 });
 export type OperationView = z.infer<typeof OperationView>;
 
+/** Every declared backup parameter of one entity against what the provider has. */
+export const SettingsCheck = z.object({
+  target: z.string(),
+  /** Whether all of them are as declared. */
+  in_line: z.boolean(),
+  settings: z.array(
+    z.object({
+      setting: z.string(),
+      declared: z.unknown(),
+      /** null for nothing; absent where the provider does not tell. */
+      actual: z.unknown().optional(),
+      verdict: z.enum(['as_declared', 'differs', 'unknown']),
+      note: z.string().optional(),
+      /** What apply-settings would do; absent where it cannot, or need not. */
+      to_apply: z.object({ risk: z.string(), effect: z.string() }).optional(),
+    }),
+  ),
+});
+export type SettingsCheck = z.infer<typeof SettingsCheck>;
+
+/** What apply-settings changed; empty where all was as declared. */
+export const AppliedSettings = z.object({
+  applied: z.array(z.object({ setting: z.string(), from: z.unknown(), to: z.unknown() })),
+});
+export type AppliedSettings = z.infer<typeof AppliedSettings>;
+
 /** Marks a string that may hold credentials: it is masked in plans, operations, logs and the audit trail. */
 export function secretText(): z.ZodString {
   return z.string().meta({ secret: true }) as z.ZodString;

@@ -3,7 +3,7 @@ import type { JsonObject } from '../core/json.ts';
 import type { Progress } from '../core/operation.ts';
 import type { Plan } from '../core/plan.ts';
 import type { Principal } from '../core/principal.ts';
-import type { EntityBase } from '../core/provider.ts';
+import type { Discovery, EntityBase, PermissionState, Provider } from '../core/provider.ts';
 import type { OperationView } from '../core/schemas.ts';
 import type { ConfirmationRecord, ConfirmationState, Requirement } from '../core/state.ts';
 
@@ -70,6 +70,26 @@ export interface Decision {
   readonly reason?: string | undefined;
 }
 
+/** A question which permissions an entity's credentials have. */
+export interface AccessRequest {
+  readonly principal: Principal;
+  readonly entity: string;
+  /** In the provider's own words, as its guide has them. */
+  readonly permissions: readonly string[];
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A look through the account of one provider, whether anything of it is configured or not. */
+export interface DiscoveryRequest {
+  readonly principal: Principal;
+  /** Its id. */
+  readonly provider: string;
+  /** Credentials and scope by the names that entities have for them; empty: the provider's own credential chain. */
+  readonly access: Readonly<Record<string, unknown>>;
+  readonly endpoint?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** The whole of Holdfast behind the surfaces. */
 export interface Engine {
   readonly version: string;
@@ -84,6 +104,19 @@ export interface Engine {
   /** @throws {HoldfastError} ENTITY_NOT_FOUND */
   entity(key: string): EntityBase;
   call(call: Call): Promise<Outcome>;
+  /** Every provider there is, configured or not, in a stable order. */
+  providers(): readonly Provider[];
+  /**
+   * Asks the provider, by reading, which permissions an entity's credentials have; undefined where it cannot be asked.
+   * @throws {HoldfastError} what the provider's errors map to, ENTITY_NOT_FOUND, POLICY_DENIED
+   */
+  access(request: AccessRequest): Promise<Readonly<Record<string, PermissionState>> | undefined>;
+  /**
+   * Looks through an account for databases, by reading; undefined where no credentials were found or the provider cannot
+   * be looked through.
+   * @throws {HoldfastError} what the provider's errors map to, INVALID_PARAMETER for an unknown provider, POLICY_DENIED
+   */
+  discover(request: DiscoveryRequest): Promise<Discovery | undefined>;
   confirmations(filter?: { states?: readonly ConfirmationState[]; limit?: number }): Promise<ConfirmationRecord[]>;
   /** @throws {HoldfastError} CONFIRMATION_INVALID, _EXPIRED, _DENIED, _USED, CONFIRMATION_MISMATCH for a wrong target name, POLICY_DENIED for one who may not decide */
   approve(decision: Decision): Promise<ConfirmationRecord>;

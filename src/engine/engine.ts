@@ -11,15 +11,23 @@ import type { Step } from '../core/operation.ts';
 import { compareFacts, type Plan, type PlanDraft, type SuggestedCall } from '../core/plan.ts';
 import type { PolicyConfig } from '../core/policy.ts';
 import type { Principal } from '../core/principal.ts';
-import type { EntityBase, Provider, ProviderContext } from '../core/provider.ts';
+import {
+  type Discovery,
+  type EntityBase,
+  type PermissionState,
+  type Provider,
+  type ProviderContext,
+  SHARED_ACTIONS,
+} from '../core/provider.ts';
 import { hasFloor, higherRisk, isGuarded } from '../core/risk.ts';
 import type { Log, Runtime, SecretRef } from '../core/runtime.ts';
 import type { OperationRecord, StateStore } from '../core/state.ts';
 import { didYouMean } from '../core/text.ts';
 import { resilientFetch } from '../resilience/fetch.ts';
-import type { AuditReport, Call, Decision, Engine, Outcome } from './api.ts';
+import type { AccessRequest, AuditReport, Call, Decision, DiscoveryRequest, Engine, Outcome } from './api.ts';
 import { maskInput, parseInput } from './input.ts';
 import { errorOf, OperationRunner, type Script, viewOperation } from './operations.ts';
+import { withPolicy } from './permissions.ts';
 import { findAction, type Registry } from './registry.ts';
 
 /** A configured database: what is known of it before its references are resolved, and how to resolve them. */
@@ -196,7 +204,7 @@ class HoldfastEngine implements Engine {
         try {
           return await this.#callParsed(action, call, trace, input, shown);
         } catch (cause) {
-          throw this.#clean(cause);
+          throw this.#clean(await this.#explained(cause, action, call.entity as string));
         }
       },
       (part) => this.#isPlain(part),
@@ -252,6 +260,13 @@ class HoldfastEngine implements Engine {
     return action.run !== undefined
       ? this.#runNow(action, context, input, plan, trace)
       : this.#begin(action, context, input, call, request, trace);
+  }
+
+  // The entity as far as it is known: what it refers to may be what is missing.
+  async #explained(cause: unknown, action: Action, key: string): Promise<HoldfastError> {
+    const connection = await this.#connections.get(key)?.catch(() => undefined);
+    const { parameters } = connection?.entity ?? this.entity(key);
+    return withPolicy(asHoldfastError(cause), action, parameters);
   }
 
   /** Whether a text stands in what is configured, and so is no secret, whatever a caller says. */
@@ -469,7 +484,8 @@ class HoldfastEngine implements Engine {
 
   // A provider may leave the entity of a next call to be this one; a call that someone is to make names it.
   #exactCall(entity: string, call: SuggestedCall): SuggestedCall {
-    const isFleet = this.#options.registry.fleet.some((action) => action.name === call.action);
+    const isOwn = (SHARED_ACTIONS as readonly string[]).includes(call.action);
+    const isFleet = !isOwn && this.#options.registry.fleet.some((action) => action.name === call.action);
     return call.entity !== undefined || isFleet ? call : { ...call, entity };
   }
 
@@ -500,7 +516,7 @@ class HoldfastEngine implements Engine {
     return provider;
   }
 
-  #runtime(entity: EntityBase, provider: Provider): Runtime {
+  #runtime(entity: Pick<EntityBase, 'key' | 'endpoint'>, provider: Provider): Runtime {
     const { store, stateDirectory, secrets, redactor, log, now, sleep, random } = this.#options;
     // One account is what shares an address and a provider; it shares one bucket, one breaker, one set of lanes.
     const account = `${provider.id} ${entity.endpoint ?? ''}`;
@@ -587,6 +603,14 @@ class HoldfastEngine implements Engine {
         const { plan, decision, require } = outcome;
         return { plan, decision, ...(require === undefined ? {} : { require }) };
       },
+      confirmed: call.token !== undefined || call.confirmationId !== undefined,
+      call: async (entity, action, input) => {
+        const { principal, token, confirmationId, dryRun, signal, onProgress, wait } = call;
+        const inner = { principal, token, confirmationId, dryRun, signal, onProgress, wait };
+        const outcome = await this.call({ ...inner, entity, action, input });
+        if (outcome.kind === 'result') return { kind: 'result', output: outcome.output as JsonObject };
+        return outcome;
+      },
       recoveryOptions: async (key, at) => {
         const { entity, client, runtime } = await this.#connect(key);
         const provider = this.#provider(entity);
@@ -668,6 +692,63 @@ class HoldfastEngine implements Engine {
         code: asHoldfastError(cause).code,
       });
       return false;
+    }
+  }
+
+  providers(): readonly Provider[] {
+    return this.#options.registry.providers;
+  }
+
+  access({ principal, entity: key, permissions, signal }: AccessRequest): ReturnType<Engine['access']> {
+    return this.#look({ principal: principal.id, entity: key, action: 'check-permissions' }, principal, async () => {
+      const provider = this.#provider(this.entity(key));
+      if (provider.grants === undefined) return undefined;
+      const { entity, client, runtime } = await this.#connect(key);
+      const context = { client, entity, runtime, signal: signal ?? new AbortController().signal };
+      const answer = await this.#mapped(provider, () => withoutGrant(() => provider.grants!(context, permissions)));
+      const state = (permission: string): PermissionState =>
+        (Object.hasOwn(answer, permission) ? answer[permission] : undefined) ?? 'unknown';
+      return Object.fromEntries(permissions.map((permission) => [permission, state(permission)]));
+    });
+  }
+
+  discover(request: DiscoveryRequest): Promise<Discovery | undefined> {
+    const { principal, provider: id, access, endpoint, signal = new AbortController().signal } = request;
+    return this.#look({ principal: principal.id, entity: undefined, action: 'discover', target: id }, principal, () => {
+      const provider = this.providers().find((candidate) => candidate.id === id);
+      if (provider === undefined) {
+        throw new HoldfastError('INVALID_PARAMETER', `there is no provider '${id.slice(0, 60)}'`, {
+          hint: didYouMean(
+            id,
+            this.providers().map((candidate) => candidate.id),
+          ),
+        });
+      }
+      // No entity can be called this.
+      const runtime = this.#runtime({ key: `~discover/${id}`, endpoint }, provider);
+      const context = { runtime, access, endpoint, signal };
+      return this.#mapped(provider, () => withoutGrant(async () => provider.discover?.(context)));
+    });
+  }
+
+  /** Reads on behalf of a surface outside of any action, for a line of the audit trail. */
+  async #look<T>(trace: Trace, principal: Principal, work: () => T | Promise<T>): Promise<T> {
+    const began = performance.now();
+    const record = (event: 'read' | 'refused', outcome: string) =>
+      this.#audit
+        .append({ event, ...trace, outcome, duration_ms: Math.round(performance.now() - began) }, false)
+        .catch((cause: unknown) => {
+          this.#options.log.warn('a read was not recorded in the audit trail', { cause: String(cause) });
+        });
+    try {
+      if (principal.roles.length === 0) throw new HoldfastError('POLICY_DENIED', 'this caller has no role');
+      const answer = await work();
+      await record('read', 'ok');
+      return this.#redact(answer);
+    } catch (cause) {
+      const error = this.#clean(cause);
+      await record('refused', error.code);
+      throw error;
     }
   }
 

@@ -6,10 +6,11 @@ import { asHoldfastError, ERROR_CODES, type ErrorCode, HoldfastError, isAbort } 
 import { withGrant, withoutGrant } from '../core/grant.ts';
 import type { JsonObject } from '../core/json.ts';
 import type { Progress, Recovery, Step, StepContext, StepRecord } from '../core/operation.ts';
-import type { ProviderContext } from '../core/provider.ts';
+import type { EntityBase, ProviderContext } from '../core/provider.ts';
 import { isGuarded } from '../core/risk.ts';
 import type { OperationView } from '../core/schemas.ts';
 import type { OperationRecord, StateStore } from '../core/state.ts';
+import { withPolicy } from './permissions.ts';
 
 /** How long a process that stopped answering keeps an operation, in ms. */
 const LEASE_MS = 30_000;
@@ -238,7 +239,8 @@ export class OperationRunner {
       try {
         results[step.name] = await this.#step(running, script, step, state, context);
       } catch (cause) {
-        const error = this.#mapped(script, cause);
+        const { parameters } = script.context.entity as EntityBase;
+        const error = await withPolicy(this.#mapped(script, cause), script.action, parameters);
         if (error.code === 'STATE_UNAVAILABLE') throw error;
         if (this.#isStopped(running, error)) {
           // Another process begins or continues only what needs no confirmation; what was sent it looks up.

@@ -1,7 +1,15 @@
 import type { Action, AnyAction, FleetAction } from '../core/action.ts';
 import { HoldfastError } from '../core/errors.ts';
-import { type EntityType, type Provider, STANDARD_ACTIONS, type StandardAction } from '../core/provider.ts';
+import {
+  type EntityType,
+  type Provider,
+  SHARED_ACTIONS,
+  type SharedAction,
+  STANDARD_ACTIONS,
+  type StandardAction,
+} from '../core/provider.ts';
 import { didYouMean } from '../core/text.ts';
+import { settingsActions } from './settings.ts';
 
 /** Everything that the declarations in `tools/` say, in the order in which they say it. */
 export interface Registry {
@@ -19,9 +27,14 @@ export interface Registry {
 export function collect(modules: Readonly<Record<string, Readonly<Record<string, unknown>>>>): Registry {
   // Node lists a module's exports by name, test runners as they are written: the order of the tools must not depend on it.
   const found = byName(modules).flatMap((module) => byName(module).filter(isAction));
-  const actions = found.filter((action): action is Action => action.kind === 'provider');
+  const declared = found.filter((action): action is Action => action.kind === 'provider');
   const fleet = found.filter((action): action is FleetAction => action.kind === 'fleet');
-  const providers = [...new Set(actions.map((action) => action.provider))];
+  const providers = [...new Set(declared.map((action) => action.provider))];
+  // Each provider's own first, then what is made from its settings, so that the order is by provider.
+  const actions = providers.flatMap((provider) => [
+    ...declared.filter((action) => action.provider === provider),
+    ...settingsActions(provider),
+  ]);
   const entityTypes = new Map(
     providers.flatMap((provider) =>
       Object.entries(provider.entityTypes).map(([defines, type]) => [defines, { provider, type }] as const),
@@ -48,7 +61,8 @@ export function findAction(
   entity: { key: string; defines: string } | undefined,
 ): AnyAction {
   const fleet = registry.fleet.find((action) => action.name === name);
-  if (fleet !== undefined) return fleet;
+  const isShared = entity !== undefined && (SHARED_ACTIONS as readonly string[]).includes(name);
+  if (fleet !== undefined && !isShared) return fleet;
   if (entity === undefined) {
     const known = registry.actions.some((action) => action.name === name || action.aliases.includes(name));
     throw new HoldfastError(
@@ -68,7 +82,7 @@ export function findAction(
   const own = registry.actions.filter((action) => action.provider === provider && action.on.includes(entity.defines));
   const action = own.find((candidate) => candidate.name === name || candidate.aliases.includes(name));
   if (action !== undefined) return action;
-  const reason = provider?.cannot[name as StandardAction];
+  const reason = provider?.cannot[name as StandardAction | SharedAction];
   if (reason !== undefined)
     throw new HoldfastError('NOT_SUPPORTED', `${provider?.title} has no ${name}`, { hint: reason });
   const elsewhere = registry.actions.find((candidate) => candidate.provider === provider && candidate.name === name);

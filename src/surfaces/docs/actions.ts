@@ -84,8 +84,18 @@ function renderProvider(provider: Provider, own: readonly Action[]): string {
     `Entity types: ${types.map(([defines, { title }]) => `\`${defines}\` (${cell(title)})`).join(', ')}.\n`,
     table(['standard action', 'risk', ''], rows),
     '',
-    ...own.map((action) => renderAction(action, entityFor(action, provider) ?? SOME_ENTITY)),
+    ...own
+      .filter((action) => !action.shared)
+      .map((action) => renderAction(action, entityFor(action, provider) ?? SOME_ENTITY)),
+    renderSettings(provider),
   ].join('\n');
+}
+
+function renderSettings({ title, settings, cannot }: Provider): string {
+  const head = `#### Declared settings of ${title}\n`;
+  if (settings === undefined) return `${head}\n${cannot['check-settings'] ?? 'None.'}\n`;
+  const rows = Object.entries(settings.about).map(([name, about]) => [`\`${name}\``, cell(about)]);
+  return `${head}\n\`check-settings\` and \`apply-settings\` know these parameters of the entities file.\n\n${table(['parameter', ''], rows)}\n`;
 }
 
 function renderAction(action: AnyAction, entity: string): string {
