@@ -1,10 +1,11 @@
 import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import { encode } from 'gpt-tokenizer/encoding/o200k_base';
+import { registry } from '../src/program/open.ts';
 import { type Listed, type Program, requestsPerSecond, StdioServer, startHttp } from './bench/client.ts';
 import { measurePostgres } from './bench/postgres.ts';
 import { megabytes, milliseconds, Report, times } from './bench/report.ts';
@@ -47,18 +48,13 @@ try {
   rmSync(scratch, { recursive: true, force: true });
 }
 
-/** The fleet that is started: one database of every provider; nothing is connected before it is called. */
-function fleet(): string {
-  const file = join(scratch, 'holdfast.yaml');
-  const text = [
-    'namespace: bench',
-    'orders: { defines: postgresql/server, host: 127.0.0.1, database: orders, user: holdfast, storage: { type: local, path: /var/backups/holdfast }, encryption: none }',
-    'cluster: { defines: mongodb-atlas/cluster, name: production, project_id: 5f1a2b3c4d5e6f7a8b9c0d1e, client_id: a, client_secret: "${env:NONE}" }',
-    'instance: { defines: gcp/cloud-sql-instance, project: my-project, name: orders, region: us-central1 }',
-    'sessions: { defines: redis-cloud/pro-database, subscription_id: 1, database_id: 2, name: sessions, access_key: "${env:NONE}", secret_key: "${env:NONE}" }',
-  ];
-  writeFileSync(file, `${text.join('\n')}\n`);
-  return file;
+/** Entities files: every entity type of every provider, as the example has them, and one database alone. */
+function fleets(): { all: string; one: string } {
+  const files = { all: join(scratch, 'all.yaml'), one: join(scratch, 'one.yaml') };
+  copyFileSync(join(ROOT, 'holdfast.example.yaml'), files.all);
+  const [defines, { type }] = [...registry.entityTypes][0]!;
+  writeFileSync(files.one, JSON.stringify({ namespace: 'bench', database: { defines, ...type.example } }));
+  return files;
 }
 
 function bundled(name: 'bare' | 'guarded', ...args: string[]): Program {
@@ -67,19 +63,21 @@ function bundled(name: 'bare' | 'guarded', ...args: string[]): Program {
 
 /** From nothing to the answer of tools/list, and what the process then holds while it waits. */
 async function measureStart(): Promise<Listed[]> {
-  const ours: Program = {
-    args: [join(ROOT, 'dist', 'main.js'), 'serve', '--config', fleet()],
+  const files = fleets();
+  const serve = (file: string): Program => ({
+    args: [join(ROOT, 'dist', 'main.js'), 'serve', '--config', file],
     cwd: scratch,
     env: { HOLDFAST_STATE_DIR: join(scratch, 'state'), XDG_CACHE_HOME: join(scratch, 'cache') },
-  };
-  const programs = { bare: bundled('bare', 'one'), ours };
-  const took = { bare: [] as number[], ours: [] as number[] };
-  const holds = { bare: [] as number[], ours: [] as number[] };
+  });
+  const programs = { bare: bundled('bare', 'one'), one: serve(files.one), ours: serve(files.all) };
+  const names = ['bare', 'one', 'ours'] as const;
+  const took = { bare: [] as number[], one: [] as number[], ours: [] as number[] };
+  const holds = { bare: [] as number[], one: [] as number[], ours: [] as number[] };
   const first: number[] = [];
   let listed: Listed[] = [];
   const runs = quick ? 5 : 31;
   for (let run = 0; run <= runs; run += 1) {
-    for (const name of ['bare', 'ours'] as const) {
+    for (const name of names) {
       const begun = performance.now();
       const server = new StdioServer(programs[name]);
       const answer = (await server.ask('tools/list')) as { tools: Listed[] };
@@ -95,8 +93,8 @@ async function measureStart(): Promise<Listed[]> {
   }
   for (let run = 0; run < (quick ? 3 : 9); run += 1) {
     const begun = performance.now();
-    const fresh = { ...ours.env, XDG_CACHE_HOME: join(scratch, `cache-${run}`) };
-    const server = new StdioServer({ ...ours, env: fresh });
+    const fresh = { ...programs.ours.env, XDG_CACHE_HOME: join(scratch, `cache-${run}`) };
+    const server = new StdioServer({ ...programs.ours, env: fresh });
     await server.ask('tools/list');
     first.push(performance.now() - begun);
     await server.stop();
@@ -104,7 +102,7 @@ async function measureStart(): Promise<Listed[]> {
   const [bare, mine] = [median(took.bare), median(took.ours)];
   report.section(
     'Start',
-    `From starting the process to the answer of tools/list over stdio, ${runs} interleaved runs of each. Holdfast has ${listed.length} tools of four providers; the other is a server of the same SDK, bundled in the same way, with one. Holdfast keeps its compiled code between starts; the first start on a machine is measured apart.`,
+    `From starting the process to the answer of tools/list over stdio, ${runs} interleaved runs of each. Holdfast has ${listed.length} tools of all ${registry.providers.length} providers; the other is a server of the same SDK, bundled in the same way, with one. Holdfast keeps its compiled code between starts; the first start on a machine is measured apart.`,
   );
   report.row('start to tools/list, Holdfast', milliseconds(mine), `p95 ${milliseconds(percentile(took.ours, 95))}`);
   report.row(
@@ -113,9 +111,13 @@ async function measureStart(): Promise<Listed[]> {
     `p95 ${milliseconds(percentile(took.bare, 95))}`,
   );
   report.bar('ratio', mine / bare, 1.3, times);
+  report.row('start to tools/list, Holdfast with one database', milliseconds(median(took.one)));
+  report.bar('all providers to one', mine / median(took.one), 1.05, times);
   report.row('the first start, nothing compiled yet', milliseconds(median(first)), times(median(first) / bare));
   report.row('idle memory, one-tool server', megabytes(median(holds.bare)), 'resident, after the answer');
   report.bar('idle memory, Holdfast', median(holds.ours), 90e6, megabytes);
+  report.row('idle memory, Holdfast with one database', megabytes(median(holds.one)));
+  report.bar('memory, all providers to one', median(holds.ours) / median(holds.one), 1.05, times);
   return listed;
 }
 
@@ -126,12 +128,6 @@ function measureTokens(listed: readonly Listed[]): void {
     tokens: [name, description, JSON.stringify(inputSchema)].reduce((sum, text) => sum + encode(text).length, 0),
   }));
   const total = costs.reduce((sum, { tokens }) => sum + tokens, 0);
-  const prefixes = {
-    PostgreSQL: 'postgresql_',
-    'MongoDB Atlas': 'mongodb_atlas_',
-    'Cloud SQL': 'gcp_cloud_sql_',
-    'Redis Cloud': 'redis_cloud_',
-  };
   const costOf = (...starts: string[]): number =>
     costs
       .filter(({ name }) => starts.some((start) => name.startsWith(start)))
@@ -140,12 +136,15 @@ function measureTokens(listed: readonly Listed[]): void {
     'Tokens',
     'Name, description and input schema of every tool in the tools/list answer, counted with the o200k_base encoding.',
   );
-  report.row(`all ${listed.length} tools of four providers`, `${total.toLocaleString('en')} tokens`);
+  report.row(
+    `all ${listed.length} tools of ${registry.providers.length} providers`,
+    `${total.toLocaleString('en')} tokens`,
+  );
   report.bar('a tool, on average', total / listed.length, 80, (value) => `${value.toFixed(1)} tokens`);
-  for (const [title, prefix] of Object.entries(prefixes)) {
+  for (const { id, title } of registry.providers) {
     report.bar(
       `${title} and the fleet tools`,
-      costOf(prefix, 'backup_'),
+      costOf(`${id.replaceAll('-', '_')}_`, 'backup_'),
       2000,
       (value) => `${value.toLocaleString('en')} tokens`,
     );

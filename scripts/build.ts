@@ -2,6 +2,9 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, wr
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build, type Metafile } from 'esbuild';
+import { registry } from '../src/program/open.ts';
+import { makeListedSchemas } from '../src/surfaces/mcp/prepared.ts';
+import { toolName } from '../src/surfaces/mcp/tools.ts';
 import { BUNDLE } from './bundle.ts';
 import { noticesFor } from './notices.ts';
 
@@ -14,6 +17,7 @@ const { outputFiles, metafile, warnings } = await build({
   entryPoints: { main: 'src/main.ts' },
   outdir: OUT,
   ...BUNDLE,
+  define: { HOLDFAST_LISTED_SCHEMAS: JSON.stringify(listedSchemas()) },
   metafile: true,
   write: false,
 }).catch(() => process.exit(1)); // what is wrong is printed already
@@ -31,6 +35,12 @@ const asked = process.argv.find((argument) => argument.startsWith('--metafile=')
 if (asked !== undefined) writeFileSync(asked, JSON.stringify(metafile));
 chmodSync(join(OUT, 'main.js'), 0o755);
 report();
+
+/** The schemas of all tools, as JSON. */
+function listedSchemas(): string {
+  const actions = [...registry.fleet, ...registry.actions.filter(({ shared }) => !shared)];
+  return JSON.stringify(Object.fromEntries(actions.map((action) => [toolName(action), makeListedSchemas(action)])));
+}
 
 /** Files of which something is really in the output. */
 function bundledFiles({ outputs }: Metafile): string[] {
