@@ -17,6 +17,8 @@ export interface SimulatedLife {
   deletedAt?: number;
   /** Days that the backups reach back. */
   days: number;
+  /** Before it there are no backups, whatever the days: continuous backup began then, or a wider window. */
+  reachesFrom?: number;
   regions: { name: string; createdAt: number; deletedAt?: number }[];
   /** What was in it since when, oldest first; the last one is now. */
   history: { at: number; content: CosmosContent }[];
@@ -75,12 +77,12 @@ export interface CosmosState {
   links: string;
   /** Whether latest restorable moments come as `10/26/2021 5:27:45 PM`. */
   american: boolean;
-  /** Error codes of the next restores that fail after they began. */
+  /** Error codes of the next restores and updates that fail after they began. */
   readonly failNext: string[];
   /** Refusals of the next writes: status, code and sentence. */
   readonly refuseNext: { status: number; code: string; message: string; additionalInfo?: JsonObject[] }[];
   /** Milliseconds of clock time. */
-  readonly durations: { restore: number; latest: number };
+  readonly durations: { restore: number; latest: number; update: number; migration: number };
 }
 
 export interface CosmosSimulator extends Simulator {
@@ -134,7 +136,7 @@ export function azureCosmosSimulator(options: SimulatorOptions): CosmosSimulator
     american: false,
     failNext: [],
     refuseNext: [],
-    durations: { restore: 3000, latest: 50 },
+    durations: { restore: 3000, latest: 50, update: 2000, migration: 5000 },
   };
   seed(state, now());
 
@@ -176,7 +178,8 @@ export function azureCosmosSimulator(options: SimulatorOptions): CosmosSimulator
   const lifeId = (life: SimulatedLife): string =>
     `/subscriptions/${COSMOS_SANDBOX.subscription}/providers/Microsoft.DocumentDB/locations/${life.location.replaceAll(' ', '')}/restorableDatabaseAccounts/${life.instanceId}`;
 
-  const oldest = (life: SimulatedLife): number => Math.max(life.createdAt, now() - life.days * DAY);
+  const oldest = (life: SimulatedLife): number =>
+    Math.max(life.createdAt, life.reachesFrom ?? 0, now() - life.days * DAY);
 
   const isThere = (life: SimulatedLife): boolean =>
     life.deletedAt === undefined || life.deletedAt > now() - life.days * DAY;
@@ -465,6 +468,69 @@ export function azureCosmosSimulator(options: SimulatorOptions): CosmosSimulator
     return { status: 200, headers: { ...headers, 'retry-after': '10' }, body: accountBody(account) };
   };
 
+  const patch = (group: string, name: string, body: JsonObject): SimulatorResponse => {
+    need('databaseAccounts/write');
+    const account = find(group, name);
+    const [refusal] = state.refuseNext.splice(0, 1);
+    if (refusal !== undefined) {
+      throw new Refusal(refusal.status, refusal.code, refusal.message, refusal.additionalInfo);
+    }
+    const properties = isObject(body['properties']) ? (body['properties'] as JsonObject) : {};
+    const policy = properties['backupPolicy'];
+    if (!isObject(policy) || Object.keys(properties).length !== 1 || Object.keys(body).length !== 1) {
+      throw new Refusal(400, 'BadRequest', 'This simulator updates backup policies only.');
+    }
+    const migration = account.backupPolicy['migrationState'] as JsonObject | undefined;
+    if (account.state !== 'Succeeded' || migration?.['status'] === 'InProgress') {
+      throw new Refusal(
+        412,
+        'PreconditionFailed',
+        `There is already an operation in progress which requires exclusive lock on this account ${name}. Please retry the operation after sometime.`,
+      );
+    }
+    const wanted = checkedPolicy(policy as JsonObject, account.backupPolicy);
+    const migrates = wanted['type'] !== account.backupPolicy['type'];
+    if (migrates) {
+      const startTime = iso(now());
+      account.backupPolicy = {
+        ...account.backupPolicy,
+        migrationState: { status: 'InProgress', targetType: 'Continuous', startTime },
+      };
+    }
+    account.state = 'Updating';
+    const [failure] = state.failNext.splice(0, 1);
+    const headers = begin(account.location, migrates ? state.durations.migration : state.durations.update, {
+      ...(failure === undefined ? {} : { error: { code: failure, message: 'The update failed in the simulator.' } }),
+      apply: () => {
+        account.state = 'Succeeded';
+        const running = account.backupPolicy['migrationState'] as JsonObject | undefined;
+        if (failure !== undefined) {
+          if (migrates)
+            account.backupPolicy = { ...account.backupPolicy, migrationState: { ...running, status: 'Failed' } };
+          return;
+        }
+        account.backupPolicy = {
+          ...wanted,
+          ...(migrates ? { migrationState: { ...running, status: 'Completed' } } : {}),
+        };
+        reach(account, migrates);
+      },
+    });
+    return { status: 200, headers: { ...headers, 'retry-after': '10' }, body: accountBody(account) };
+  };
+
+  // What a new policy does to the window: a shorter one loses the older moments at once, a longer one fills up from now.
+  const reach = (account: SimulatedAccount, migrated: boolean): void => {
+    if (account.backupPolicy['type'] !== 'Continuous') return;
+    const { tier } = account.backupPolicy['continuousModeProperties'] as { tier: string };
+    const days = tier === 'Continuous7Days' ? 7 : 30;
+    const known = state.lives.find((one) => one.instanceId === account.instanceId);
+    const life = known ?? lifeFor(account, account.createdAt, days);
+    if (known === undefined) state.lives.push(life);
+    life.reachesFrom = migrated ? now() : oldest(life);
+    life.days = days;
+  };
+
   const operation = (kind: string, id: string): SimulatorResponse => {
     need('locations/operationsStatus/read');
     const work = state.work.get(id);
@@ -571,7 +637,7 @@ export function azureCosmosSimulator(options: SimulatorOptions): CosmosSimulator
     if (segments.some((segment) => segment === '')) {
       throw new Refusal(404, 'InvalidResourceType', 'The resource type could not be found.');
     }
-    if (method === 'PUT' || method === 'POST') {
+    if (method === 'PUT' || method === 'POST' || method === 'PATCH') {
       const type = request.headers['content-type'] ?? '';
       if (!type.startsWith('application/json') || !isObject(request.json)) {
         throw new Refusal(400, 'InvalidRequestContent', 'The request content was invalid and could not be read.');
@@ -596,6 +662,7 @@ export function azureCosmosSimulator(options: SimulatorOptions): CosmosSimulator
       }
       if (path.length > 0) return children(request, find(group, name), path);
       if (method === 'PUT') return put(group, name, request.json as JsonObject);
+      if (method === 'PATCH') return patch(group, name, request.json as JsonObject);
       if (method !== 'GET') throw new Refusal(405, 'HttpMethodNotAllowed', 'The method is not allowed.');
       need('databaseAccounts/read');
       return { status: 200, body: accountBody(find(group, name)) };
@@ -652,6 +719,34 @@ export function azureCosmosSimulator(options: SimulatorOptions): CosmosSimulator
       }
     },
   };
+}
+
+/** Gives the policy that an update asks for, or refuses it as the service does. */
+function checkedPolicy(wanted: JsonObject, actual: JsonObject): JsonObject {
+  const no = (message: string): Refusal => new Refusal(400, 'BadRequest', message);
+  if (wanted['type'] === 'Continuous') {
+    const properties = (wanted['continuousModeProperties'] ?? {}) as JsonObject;
+    const tier = properties['tier'] ?? 'Continuous30Days';
+    if (tier !== 'Continuous7Days' && tier !== 'Continuous30Days') throw no('The continuous tier is invalid.');
+    return { type: 'Continuous', continuousModeProperties: { tier } };
+  }
+  if (wanted['type'] !== 'Periodic') throw no('The backup policy type is invalid.');
+  if (actual['type'] === 'Continuous') {
+    throw no('Continuous backup mode cannot be disabled once it is enabled on the account.');
+  }
+  const properties = {
+    ...(actual['periodicModeProperties'] as JsonObject),
+    ...((wanted['periodicModeProperties'] ?? {}) as JsonObject),
+  };
+  const minutes = Number(properties['backupIntervalInMinutes']);
+  const hours = Number(properties['backupRetentionIntervalInHours']);
+  if (!Number.isInteger(minutes) || minutes < 60 || minutes > 1440) throw no('The backup interval is out of range.');
+  if (!Number.isInteger(hours) || hours < 8 || hours > 720) throw no('The backup retention is out of range.');
+  if (hours * 60 < 2 * minutes) throw no('The backup retention must be at least twice the backup interval.');
+  if (!['Geo', 'Local', 'Zone'].includes(String(properties['backupStorageRedundancy']))) {
+    throw no('The backup storage redundancy is invalid.');
+  }
+  return { type: 'Periodic', periodicModeProperties: properties };
 }
 
 function same(a: string, b: string): boolean {

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { CosmosClient } from '../../src/providers/azure-cosmos/client.ts';
+import { readSettings, writeSettings } from '../../src/providers/azure-cosmos/declared.ts';
 import { azureCosmos } from '../../src/providers/azure-cosmos/provider.ts';
 import { restoreSteps } from '../../src/providers/azure-cosmos/restore.ts';
 import { azureCosmosSimulator, COSMOS_SANDBOX, type CosmosSimulator } from '../../src/simulators/azure-cosmos.ts';
@@ -16,6 +17,7 @@ const USED = [
   'DatabaseAccounts_CreateOrUpdate',
   'DatabaseAccounts_Get',
   'DatabaseAccounts_List',
+  'DatabaseAccounts_Update',
   'GremlinResources_ListGremlinDatabases',
   'GremlinResources_ListGremlinGraphs',
   'GremlinResources_RetrieveContinuousBackupInformation',
@@ -168,6 +170,21 @@ describe.skipIf(specDirectory === undefined)(`Cosmos DB and the official descrip
       ),
     ).rejects.toMatchObject({ code: 'INVALID_PARAMETER' });
     await expect(client.getAccount('not-there', signal)).rejects.toMatchObject({ code: 'RESOURCE_NOT_FOUND' });
+  });
+
+  it.each([
+    [account, { backup_type: 'Continuous', continuous_tier: 'Continuous7Days' }],
+    ['legacy-cosmos', { backup_type: 'Periodic', periodic_retention_hours: 24, backup_storage_redundancy: 'Geo' }],
+    ['legacy-cosmos', { backup_type: 'Continuous', continuous_tier: 'Continuous7Days' }],
+  ])('gives %s its declared policy in the documented shape', async (name, backup_policy) => {
+    const connected = await connect(name);
+    const context = { ...connected, entity: { ...connected.entity, backup_policy } } as never;
+    const { findings } = await readSettings(context);
+    const changing = findings.filter(({ change }) => change !== undefined);
+    await granted(() => writeSettings(context, changing));
+    expect((await readSettings(context)).findings.map(({ verdict }) => verdict)).toEqual(
+      findings.map(() => 'as_declared'),
+    );
   });
 
   it('differed nowhere and saw every operation that the adapter uses', () => {

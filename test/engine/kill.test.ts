@@ -266,6 +266,7 @@ async function killAt(one: MutatingCall, point: Point): Promise<void> {
       snapshot: made.snapshots,
       restore: made.restores,
       delete: before.snapshots - after.snapshots,
+      settings: after.settings - before.settings,
       none: 0,
     }[one.effect];
     const record = await operationOf(site, one);
@@ -275,8 +276,10 @@ async function killAt(one: MutatingCall, point: Point): Promise<void> {
       const last = record.steps.findLastIndex(({ kind }) => kind === 'mutate');
       const killed = record.steps.findIndex(({ name }) => name === point.step);
       const wasSent = killed > last || (killed === last && point.at === 'write was handled');
+      // A setting that is not as declared may have been asked for, and be on its way: nobody can tell.
+      const isOpen = one.effect === 'settings' && point.at === 'write arrives';
       expect(record.status, `${label}: ${JSON.stringify(record.error)}`).toBe(
-        !one.guarded || wasSent ? 'succeeded' : 'failed',
+        isOpen ? 'unknown' : !one.guarded || wasSent ? 'succeeded' : 'failed',
       );
       expect(own, label).toBe(record.status === 'succeeded' ? 1 : 0);
       if (record.status === 'failed' && made.snapshots === 1)

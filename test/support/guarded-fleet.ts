@@ -7,8 +7,8 @@ import type { Engine } from '../../src/engine/api.ts';
 import { collect } from '../../src/engine/registry.ts';
 import type { PrivateServer } from '../../src/postgres/private-server.ts';
 import { awsDynamodbSimulator } from '../../src/simulators/aws-dynamodb.ts';
-import { awsRdsSimulator } from '../../src/simulators/aws-rds.ts';
-import { azureCosmosSimulator } from '../../src/simulators/azure-cosmos.ts';
+import { awsRdsSimulator, RDS_SANDBOX } from '../../src/simulators/aws-rds.ts';
+import { azureCosmosSimulator, COSMOS_SANDBOX } from '../../src/simulators/azure-cosmos.ts';
 import { digitaloceanSimulator } from '../../src/simulators/digitalocean.ts';
 import { gcpBigQuerySimulator } from '../../src/simulators/gcp-bigquery.ts';
 import { gcpCloudSqlSimulator } from '../../src/simulators/gcp-cloud-sql.ts';
@@ -80,9 +80,9 @@ export async function startSimulatedFleet(server: ServerOptions = {}): Promise<S
   neon.state.workMs = 100;
   Object.assign(digitalocean.state, { restoreMs: 100, limit: 1000 });
   Object.assign(redis.state.durations, { queue: 60, backup: 100, import: 100 });
-  cosmos.state.durations.restore = 100;
+  Object.assign(cosmos.state.durations, { restore: 100, update: 50, migration: 50 });
   Object.assign(dynamodb.state.durations, { backup: 100, restore: 100, index: 30, update: 20 });
-  Object.assign(rds.state.durations, { snapshot: 100, restore: 100, load: 50, remove: 50 });
+  Object.assign(rds.state.durations, { snapshot: 100, restore: 100, load: 50, remove: 50, modify: 50 });
   Object.assign(rds.state.quotas, {
     DBInstances: 1000,
     DBClusters: 1000,
@@ -90,7 +90,7 @@ export async function startSimulatedFleet(server: ServerOptions = {}): Promise<S
     ManualClusterSnapshots: 1000,
   });
   Object.assign(bigQuery.state.durations, { snapshot: 100, restore: 100, pending: 20 });
-  Object.assign(cloudSql.state.durations, { backup: 100, restore: 100, remove: 50 });
+  Object.assign(cloudSql.state.durations, { backup: 100, restore: 100, remove: 50, update: 50 });
   Object.assign(firestore.state.durations, { export: 100, import: 100, restore: 100 });
   const provider = await startSimulators({
     ...server,
@@ -187,6 +187,19 @@ async function create(engine: Engine, entity: string, input: JsonObject = {}): P
   return String(result?.['id']);
 }
 
+export const COSMOS = 'sandbox/azure-cosmos';
+
+export const cosmosTier = (tier: string): JsonObject => ({ type: 'Continuous', continuousModeProperties: { tier } });
+
+/** The account of the fleet, once it has made the changes that were begun before. */
+export async function cosmosAccount(engine: Engine, { cosmos }: SimulatedFleet) {
+  const account = cosmos.accounts.get(COSMOS_SANDBOX.account)!;
+  const look = () => engine.call({ principal: BOSS, entity: COSMOS, action: 'check-settings', input: {} });
+  do await look();
+  while (account.state !== 'Succeeded');
+  return account;
+}
+
 let copies = 0;
 
 /** Makes a branch that can be deleted. */
@@ -247,6 +260,9 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
     prepare: async () => ({ input: { backup_path: 's3://elsewhere/a' }, other: { backup_path: 's3://elsewhere/b' } }),
     drift: () => set(database(), 'name', 'renamed-by-someone'),
   });
+  const retained = (count: number): JsonObject => ({ retentionUnit: 'COUNT', retainedBackups: count });
+  const cloudSqlBackups = () =>
+    [...fleet().cloudSql.instances.values()].find(({ name }) => name === 'orders-db')!.settings.backupConfiguration;
   const bigQueryTable = (name: JsonValue | undefined) => fleet().bigQuery.tables.find((table) => table.name === name)!;
   const rdsDelete = (entity: string, kind: 'instance' | 'cluster'): GuardedCase => ({
     action: 'aws-rds/delete-snapshot',
@@ -261,6 +277,17 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
       const snapshot = fleet().rds.snapshots.find((one) => one.id === snapshot_id && one.kind === kind)!;
       return set(snapshot, 'createdAt', snapshot.createdAt - 60_000);
     },
+  });
+  // Backups are kept longer than declared: the oldest of them would go.
+  const rdsLower = (entity: string, database: () => { retentionDays: number }): GuardedCase => ({
+    action: 'aws-rds/apply-settings',
+    entity,
+    tool: 'backup_apply_settings',
+    prepare: async () => {
+      await set(database(), 'retentionDays', 35);
+      return { input: {}, other: { settings: ['backup_retention_period'] } };
+    },
+    drift: () => set(database(), 'retentionDays', 30),
   });
   return [
     {
@@ -290,6 +317,8 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
     },
     rdsDelete('sandbox/aws-rds', 'instance'),
     rdsDelete('sandbox/aws-rds-cluster', 'cluster'),
+    rdsLower('sandbox/aws-rds', () => fleet().rds.instance(RDS_SANDBOX.instance)),
+    rdsLower('sandbox/aws-rds-cluster', () => fleet().rds.cluster(RDS_SANDBOX.cluster)),
     {
       action: 'aws-dynamodb/delete-snapshot',
       entity: 'sandbox/aws-dynamodb',
@@ -358,6 +387,17 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
       },
     },
     {
+      // More backups are kept than declared: the oldest of them would go.
+      action: 'gcp-cloud-sql/apply-settings',
+      entity: 'sandbox/gcp-cloud-sql',
+      tool: 'backup_apply_settings',
+      prepare: async () => {
+        await set(cloudSqlBackups(), 'backupRetentionSettings', retained(14));
+        return { input: {}, other: { settings: ['backup_retention_count'] } };
+      },
+      drift: () => set(cloudSqlBackups(), 'backupRetentionSettings', retained(21)),
+    },
+    {
       action: 'gcp-firestore/import-documents',
       entity: FIRESTORE,
       tool: 'gcp_firestore_import_documents',
@@ -415,6 +455,18 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
       },
       drift: ({ schedule_name }) =>
         set(fleet().firestore.schedules.find(({ name }) => name === schedule_name)!, 'retention', '86400s'),
+    },
+    {
+      // A window that is wider than the declared one, of a tier that this release does not know.
+      action: 'azure-cosmos/apply-settings',
+      entity: COSMOS,
+      tool: 'backup_apply_settings',
+      prepare: async (engine) => {
+        await set(await cosmosAccount(engine, fleet()), 'backupPolicy', cosmosTier('Continuous60Days'));
+        return { input: {}, other: { settings: ['backup_policy.continuous_tier'] } };
+      },
+      drift: async () =>
+        set(fleet().cosmos.accounts.get(COSMOS_SANDBOX.account)!, 'backupPolicy', cosmosTier('Continuous90Days')),
     },
     {
       action: 'neon/restore',

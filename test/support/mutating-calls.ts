@@ -2,9 +2,18 @@ import type { JsonObject } from '../../src/core/json.ts';
 import { isGuarded } from '../../src/core/risk.ts';
 import type { BackupInfo } from '../../src/core/schemas.ts';
 import type { Engine } from '../../src/engine/api.ts';
+import { RDS_SANDBOX } from '../../src/simulators/aws-rds.ts';
 import { COSMOS_SANDBOX } from '../../src/simulators/azure-cosmos.ts';
 import { FIRESTORE_SANDBOX } from '../../src/simulators/gcp-firestore.ts';
-import { type GuardedFleet, guardedCases, newestSnapshot, registry, type SimulatedFleet } from './guarded-fleet.ts';
+import {
+  cosmosAccount,
+  cosmosTier,
+  type GuardedFleet,
+  guardedCases,
+  newestSnapshot,
+  registry,
+  type SimulatedFleet,
+} from './guarded-fleet.ts';
 import { BOSS } from './harness.ts';
 
 /** A call that changes something and can run, on the guarded fleet. */
@@ -16,7 +25,7 @@ export interface MutatingCall {
   readonly provider: string;
   readonly guarded: boolean;
   /** What it does once it has succeeded. */
-  readonly effect: 'snapshot' | 'restore' | 'delete' | 'none';
+  readonly effect: 'snapshot' | 'restore' | 'delete' | 'settings' | 'none';
   /** Whether it outlives its call. */
   readonly isOperation: boolean;
   prepare(engine: Engine): Promise<JsonObject>;
@@ -33,6 +42,7 @@ const EFFECTS: Record<string, MutatingCall['effect']> = {
   'import-documents': 'restore',
   'create-backup-schedule': 'snapshot',
   'delete-backup-schedule': 'delete',
+  'apply-settings': 'settings',
 };
 
 interface Plain {
@@ -88,6 +98,16 @@ const PLAIN: Record<string, Plain[]> = {
       }),
     },
   ],
+  'azure-cosmos/apply-settings': [
+    {
+      action: 'apply-settings',
+      with: 'a wider window',
+      prepare: async (engine, _entity, fleet) => {
+        (await cosmosAccount(engine, fleet)).backupPolicy = cosmosTier('Continuous7Days');
+        return {};
+      },
+    },
+  ],
   'digitalocean/restore': [
     {
       action: 'restore',
@@ -137,6 +157,17 @@ const PLAIN: Record<string, Plain[]> = {
         target_id: fresh('from-moment'),
         ...oneMember(entity),
       }),
+    },
+  ],
+  'aws-rds/apply-settings': [
+    {
+      action: 'apply-settings',
+      with: 'a longer retention',
+      prepare: async (_engine, entity, { rds }) => {
+        const { instance, cluster } = RDS_SANDBOX;
+        (entity === 'sandbox/aws-rds' ? rds.instance(instance) : rds.cluster(cluster)).retentionDays = 1;
+        return {};
+      },
     },
   ],
   'aws-dynamodb/restore': [
@@ -193,6 +224,18 @@ const PLAIN: Record<string, Plain[]> = {
         restore_timestamp: await latestMoment(engine, entity),
         target_instance: fresh('from-moment'),
       }),
+    },
+  ],
+  'gcp-cloud-sql/apply-settings': [
+    {
+      action: 'apply-settings',
+      with: 'more backups kept',
+      prepare: async (_engine, _entity, { cloudSql }) => {
+        const instance = [...cloudSql.instances.values()].find(({ name }) => name === 'orders-db')!;
+        const retention = { retentionUnit: 'COUNT', retainedBackups: 3 };
+        instance.settings.backupConfiguration['backupRetentionSettings'] = retention;
+        return {};
+      },
     },
   ],
   'gcp-firestore/restore': [
@@ -299,8 +342,24 @@ export function entitiesOf(types: readonly string[]): string[] {
   });
 }
 
+interface Tally {
+  readonly snapshots: number;
+  readonly restores: number;
+  /** Writes that the provider took: all that a change of settings makes. */
+  readonly settings: number;
+}
+
 /** What there is at a simulated provider: backups made and restores begun, whatever anyone was told. */
-export function tally(fleet: SimulatedFleet, entity: string): { snapshots: number; restores: number } {
+export function tally(fleet: SimulatedFleet, entity: string): Tally {
+  const defines = fleet.entities.find(({ key }) => key === entity)?.defines ?? '';
+  const own = registry.entityTypes.get(defines)?.provider.id;
+  const taken = fleet.provider.journal.filter(
+    ({ provider, writes, status }) => provider === own && writes && status !== null && status < 300,
+  );
+  return { ...copies(fleet, entity), settings: taken.length };
+}
+
+function copies(fleet: SimulatedFleet, entity: string): Omit<Tally, 'settings'> {
   if (entity === 'sandbox/mongodb-atlas') {
     return {
       snapshots: fleet.atlas.cluster('sandbox-cluster').snapshots.length,

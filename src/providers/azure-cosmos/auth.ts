@@ -4,7 +4,7 @@ import { HoldfastError, isAbort } from '../../core/errors.ts';
 import { isObject } from '../../core/json.ts';
 import type { Runtime, SecretRef } from '../../core/runtime.ts';
 import { SecretReference } from '../../core/schemas.ts';
-import { findHoldfastError, slim } from '../google.ts';
+import { findHoldfastError, slim } from '../causes.ts';
 import { type AzureHttpClient, azureHttpClient } from './transport.ts';
 
 /** An id that is no secret: as it is, or by reference. */

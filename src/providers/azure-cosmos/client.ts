@@ -1,4 +1,8 @@
-import type { CosmosDBManagementClient, DatabaseAccountCreateUpdateParameters } from '@azure/arm-cosmosdb';
+import type {
+  BackupPolicyUnion,
+  CosmosDBManagementClient,
+  DatabaseAccountCreateUpdateParameters,
+} from '@azure/arm-cosmosdb';
 import { HoldfastError } from '../../core/errors.ts';
 import type { Runtime } from '../../core/runtime.ts';
 import { type AzureCloud, type AzureCredentialFields, azureAuthorizer } from './auth.ts';
@@ -90,6 +94,8 @@ export interface CosmosClient {
     body: DatabaseAccountCreateUpdateParameters,
     signal: AbortSignal,
   ): Promise<{ operationUrl: string | undefined }>;
+  /** Begins to change how the entity's account is backed up; gives the address of the operation as `restore` does. */
+  setBackupPolicy(policy: BackupPolicyUnion, signal: AbortSignal): Promise<{ operationUrl: string | undefined }>;
   operation(url: string, signal: AbortSignal): Promise<OperationState>;
 }
 
@@ -128,6 +134,12 @@ const RESTORE: Addressed = {
     'Microsoft.DocumentDB/databaseAccounts/write and Microsoft.DocumentDB/locations/restorableDatabaseAccounts/restore/action',
   role: 'Cosmos DB Operator with CosmosRestoreOperator',
   scope: 'the resource group of the new account and on the source restorable account',
+  write: true,
+};
+const UPDATE: Addressed = {
+  ...ACCOUNT,
+  permission: 'Microsoft.DocumentDB/databaseAccounts/write',
+  role: 'Cosmos DB Operator',
   write: true,
 };
 const OPERATION: Addressed = {
@@ -245,6 +257,16 @@ export async function createCosmosClient(
     } catch (cause) {
       if (first === undefined || first.status < 400) throw cause;
       throw new FailedAnswer(first.status, first.parsedBody, first.headers.get('x-ms-request-id') ?? null);
+    }
+  };
+
+  // An address that may not be asked is no handle: the account's own state is followed then.
+  const operationOf = (first: FirstAnswer | undefined): { operationUrl: string | undefined } => {
+    const url = first?.headers.get('azure-asyncoperation');
+    try {
+      return { operationUrl: url === undefined ? undefined : admit(url) };
+    } catch {
+      return { operationUrl: undefined };
     }
   };
 
@@ -438,13 +460,15 @@ export async function createCosmosClient(
       const first = await send(RESTORE, () =>
         submit((options) => api.databaseAccounts.createOrUpdate(group, target, body, options), signal),
       );
-      const url = first?.headers.get('azure-asyncoperation');
-      // An address that may not be asked is no handle: the account's own state is followed then.
-      try {
-        return { operationUrl: url === undefined ? undefined : admit(url) };
-      } catch {
-        return { operationUrl: undefined };
-      }
+      return operationOf(first);
+    },
+
+    async setBackupPolicy(policy, signal) {
+      const body = { backupPolicy: policy };
+      const first = await send(UPDATE, () =>
+        submit((options) => api.databaseAccounts.update(group, entity.account_name, body, options), signal),
+      );
+      return operationOf(first);
     },
 
     async operation(url, signal) {

@@ -3,6 +3,7 @@ import type { ProviderContext, RecoveryOption } from '../../core/provider.ts';
 import type { BackupInfo } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
 import { formatDuration } from '../../core/time.ts';
+import { driftOf } from '../findings.ts';
 import type { CosmosClient } from './client.ts';
 import {
   type Account,
@@ -74,7 +75,8 @@ export function tierOf(account: Account): string | undefined {
   return tier === undefined ? undefined : cleanText(tier, 40);
 }
 
-function periodic(account: Account) {
+/** Gives what periodic backup of an account is set to. */
+export function periodicOf(account: Account) {
   const policy = account.backupPolicy as
     | {
         periodicModeProperties?: {
@@ -94,7 +96,7 @@ export async function backupInfo(context: Context): Promise<BackupInfo> {
   const type = backupType(account);
   const continuous = type === 'Continuous';
   const tier = tierOf(account);
-  const { backupIntervalInMinutes: minutes, backupRetentionIntervalInHours: hours, ...period } = periodic(account);
+  const { backupIntervalInMinutes: minutes, backupRetentionIntervalInHours: hours, ...period } = periodicOf(account);
   const warnings: string[] = [];
   const api = apiOfAccount(account);
   const migration = account.backupPolicy?.migrationState;
@@ -137,7 +139,13 @@ export async function backupInfo(context: Context): Promise<BackupInfo> {
     warnings.push('With several write regions only writes that the hub region has confirmed can be restored.');
   }
   if (account.enableAnalyticalStorage === true) warnings.push('The analytical store is in no backup.');
-  warnings.push(...drift(entity, account));
+  if (entity.backup_policy !== undefined) {
+    const { policyFindings } = await import('./declared.ts');
+    warnings.push(...driftOf(policyFindings(entity.backup_policy, account)));
+    if (entity.backup_policy.backup_type === 'Periodic' && continuous) {
+      warnings.push('Continuous backup cannot be changed back to periodic: correct the declaration.');
+    }
+  }
   const window =
     source?.oldestAt !== undefined && latest?.at !== undefined && source.oldestAt <= latest.at
       ? { earliest_at: source.oldestAt, latest_at: latest.at }
@@ -218,27 +226,6 @@ function latestWarnings(inventory: Inventory | undefined, latest: Latest | undef
 function retentionSeconds(tier: string | undefined, continuous: boolean, hours: number | undefined) {
   if (continuous) return tier === 'Continuous30Days' ? 30 * DAY : tier === 'Continuous7Days' ? 7 * DAY : undefined;
   return hours === undefined ? undefined : hours * 3600;
-}
-
-// Only what the entity declares is compared: what is left out has no default here.
-function drift({ backup_policy: declared }: CosmosEntity, account: Account): string[] {
-  if (declared === undefined) return [];
-  const type = backupType(account);
-  const actual = periodic(account);
-  const pairs: [string, unknown, unknown][] = [
-    ['backup_type', declared.backup_type, type],
-    ['continuous_tier', declared.continuous_tier, tierOf(account) ?? 'none'],
-    ['periodic_interval_minutes', declared.periodic_interval_minutes, actual.backupIntervalInMinutes],
-    ['periodic_retention_hours', declared.periodic_retention_hours, actual.backupRetentionIntervalInHours],
-    ['backup_storage_redundancy', declared.backup_storage_redundancy, actual.backupStorageRedundancy],
-  ];
-  const found = pairs
-    .filter(([, wanted, there]) => wanted !== undefined && wanted !== there)
-    .map(([name, wanted, there]) => `Declared ${name} is ${String(wanted)}, actual ${cleanText(there ?? 'none', 60)}.`);
-  if (declared.backup_type === 'Periodic' && type === 'Continuous') {
-    found.push('Continuous backup cannot be changed back to periodic: correct the declaration.');
-  }
-  return found;
 }
 
 // --- ways back -----------------------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 import type { DatabaseAccountGetResults, RestorableDatabaseAccountGetResult } from '@azure/arm-cosmosdb';
 import { type ErrorCode, HoldfastError, isAbort } from '../../core/errors.ts';
-import { isObject } from '../../core/json.ts';
+import { isObject, type JsonObject } from '../../core/json.ts';
 import type { JobStatus } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
-import { findHoldfastError, slim } from '../google.ts';
+import { findHoldfastError, slim } from '../causes.ts';
 
 export type Account = DatabaseAccountGetResults;
 
@@ -11,6 +11,11 @@ export type Account = DatabaseAccountGetResults;
 
 const ACCOUNT = /^(?=.{3,44}$)[a-z0-9]+(-[a-z0-9]+)*$/;
 const GUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+/** Tells whether a text has the form of the ids of subscriptions and of instances of accounts. */
+export function isGuid(text: string): boolean {
+  return GUID.test(text);
+}
 const LOCATION = /^[A-Za-z0-9]+( [A-Za-z0-9]+){0,7}$/;
 
 function refuse(parameter: string, value: string, what: string, hint: string): HoldfastError {
@@ -26,7 +31,7 @@ export function checkAccountName(name: string, parameter = 'target_id'): string 
 
 /** @throws {HoldfastError} INVALID_PARAMETER */
 export function checkInstanceId(id: string, parameter = 'source_id'): string {
-  if (GUID.test(id)) return id.toLowerCase();
+  if (isGuid(id)) return id.toLowerCase();
   const hint = 'It is the instance id of list-restorable-accounts, a GUID, not the name of the account.';
   throw refuse(parameter, id, 'an instance id', hint);
 }
@@ -130,7 +135,7 @@ export function toSource(raw: RestorableDatabaseAccountGetResult): Source | unde
   const found = SOURCE_ID.exec(raw.id ?? '');
   const [, segment = '', instanceId = ''] = found ?? [];
   const pathLocation = decode(segment);
-  if (found === null || !GUID.test(instanceId) || !LOCATION.test(pathLocation)) return undefined;
+  if (found === null || !isGuid(instanceId) || !LOCATION.test(pathLocation)) return undefined;
   return {
     id: raw.id as string,
     instanceId: instanceId.toLowerCase(),
@@ -279,16 +284,30 @@ export function toOperation(body: unknown, retryAfter: string | null): Operation
 }
 
 /** What an operation that failed at Azure means. */
-export function operationError(state: OperationState, target: string): HoldfastError {
-  const { code, status } = state;
+export function failedOperation(
+  { code, status }: OperationState,
+  what: string,
+  hint: string,
+  details?: JsonObject,
+): HoldfastError {
   const ours = (code === undefined ? undefined : CODES[code.toLowerCase()]) ?? 'PROVIDER_UNAVAILABLE';
   const how = status === 'cancelled' ? 'was cancelled' : 'failed';
-  return new HoldfastError(ours, `the restore ${how} at Azure${code === undefined ? '' : ` with ${code}`}`, {
+  return new HoldfastError(ours, `${what} ${how} at Azure${code === undefined ? '' : ` with ${code}`}`, {
     retryable: false,
-    hint: `A failed restore leaves an empty account: have a person look at ${target} in the Azure portal and delete it before the name is used again.`,
+    hint,
     provider: { code },
-    details: { target_id: target },
+    ...(details === undefined ? {} : { details }),
   });
+}
+
+/** What it means that the restore into a new account failed. */
+export function operationError(state: OperationState, target: string): HoldfastError {
+  return failedOperation(
+    state,
+    'the restore',
+    `A failed restore leaves an empty account: have a person look at ${target} in the Azure portal and delete it before the name is used again.`,
+    { target_id: target },
+  );
 }
 
 // --- errors --------------------------------------------------------------------------------------------------------

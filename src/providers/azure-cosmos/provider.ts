@@ -1,8 +1,9 @@
 import { z } from 'zod';
+import { HoldfastError } from '../../core/errors.ts';
 import { defineProvider } from '../../core/provider.ts';
 import { azureCloud, azureCredentialFields, azureOrigin } from './auth.ts';
 import type { CosmosClient } from './client.ts';
-import { toCosmosError } from './map.ts';
+import { isGuid, toCosmosError } from './map.ts';
 
 const BackupPolicy = z
   .strictObject({
@@ -19,9 +20,8 @@ const BackupPolicy = z
   );
 
 const DatabaseAccount = z.object({
-  subscription_id: z
-    .string()
-    .regex(/^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$/, 'write the GUID of an Azure subscription'),
+  // A file may stand there before its subscription is known: `connect` wants the GUID.
+  subscription_id: z.string().regex(/^[0-9a-zA-Z-]{1,64}$/, 'write the GUID of an Azure subscription'),
   resource_group_name: z
     .string()
     .regex(/^(?!\.{1,2}$)[-\w._()]{0,89}[-\w_()]$/, 'up to 90 letters, digits, - _ ( ) and dots, no dot at the end'),
@@ -100,8 +100,31 @@ export const azureCosmos = defineProvider<CosmosEntity, CosmosClient>({
   async connect(entity, runtime) {
     const cloud = azureCloud(entity.cloud);
     const origin = azureOrigin(entity.endpoint, cloud.management);
+    if (!isGuid(entity.subscription_id)) {
+      throw new HoldfastError('CONFIG_INVALID', `'${entity.subscription_id}' is no id of an Azure subscription`, {
+        hint: 'Write its GUID as subscription_id; `az account show --query id` tells it. Nothing was sent.',
+      });
+    }
     const { createCosmosClient } = await import('./client.ts');
     return createCosmosClient(entity, runtime, { cloud, origin });
+  },
+
+  settings: {
+    about: {
+      'backup_policy.backup_type':
+        'Periodic or Continuous; going to Continuous cannot be undone, and Periodic never comes back',
+      'backup_policy.continuous_tier':
+        'window of continuous backup, 7 or 30 days; less is weaken, at once and for good',
+      'backup_policy.periodic_interval_minutes': 'minutes between two periodic backups; more is weaken',
+      'backup_policy.periodic_retention_hours':
+        'hours that a periodic backup is kept, at least two intervals; less is weaken',
+      'backup_policy.backup_storage_redundancy':
+        'where periodic backups are kept; any change is weaken, the backups before it are lost',
+    },
+    // A move to continuous backup takes about 90 minutes per terabyte and region.
+    patience_seconds: 6 * 3600,
+    read: async (context) => (await import('./declared.ts')).readSettings(context),
+    write: async (context, _write, findings) => (await import('./declared.ts')).writeSettings(context, findings),
   },
 
   async recoveryOptions(context, at) {
