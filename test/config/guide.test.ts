@@ -51,6 +51,125 @@ const CLOUD_SQL = `my-postgres:
   point_in_time_recovery_enabled: true    # Enable PITR (7-day recovery window)
 `;
 
+// The others, of every type; what an ellipsis stands for in the guide is filled in with what the type needs.
+const OTHERS = `my-mysql-db:
+  defines: aws-rds/rds-instance
+  region: us-east-1
+  db_instance_identifier: my-mysql-instance
+  engine: mysql
+  backup_retention_period: 7
+  preferred_backup_window: "07:00-08:00"
+  skip_final_snapshot: false
+  final_db_snapshot_identifier: "final-snapshot-name"
+production-postgres:
+  defines: aws-rds/rds-instance
+  region: us-west-2
+  db_instance_identifier: prod-postgres
+  db_instance_class: db.m5.large
+  engine: postgres
+  master_username: admin
+  allocated_storage: 100
+  backup_retention_period: 14
+  preferred_backup_window: "03:00-04:00"
+  preferred_maintenance_window: "sun:05:00-sun:06:00"
+  storage_encrypted: true
+  skip_final_snapshot: false
+  final_db_snapshot_identifier: prod-postgres-final
+  deletion_protection: true
+my-table:
+  defines: aws-dynamo-db/dynamo-db-table
+  region: us-east-1
+  table_name: my-production-table
+  point_in_time_recovery_enabled: true
+  deletion_protection_enabled: true
+production-orders:
+  defines: aws-dynamo-db/dynamo-db-table
+  region: us-east-1
+  table_name: production-orders
+  attribute_definitions:
+    - AttributeName: order_id
+      AttributeType: S
+  key_schema:
+    - AttributeName: order_id
+      KeyType: HASH
+  billing_mode: PAY_PER_REQUEST
+  point_in_time_recovery_enabled: true
+  deletion_protection_enabled: true
+  tags:
+    Environment: production
+    BackupEnabled: "true"
+cosmos-account:
+  defines: azure-cosmosdb/database-account
+  subscription_id: "your-subscription-id"
+  resource_group_name: "your-rg"
+  account_name: "my-cosmos-account"
+  locations:
+    - location_name: "East US"
+      failover_priority: 0
+  backup_policy:
+    backup_type: "Continuous"
+    continuous_tier: "Continuous7Days"
+cosmos-continuous:
+  defines: azure-cosmosdb/database-account
+  subscription_id: "your-subscription-id"
+  resource_group_name: "your-rg"
+  account_name: "my-cosmos-account"
+  backup_policy:
+    backup_type: "Continuous"
+    continuous_tier: "Continuous30Days"
+cosmos-periodic:
+  defines: azure-cosmosdb/database-account
+  subscription_id: "your-subscription-id"
+  resource_group_name: "your-rg"
+  account_name: "my-cosmos-account"
+  backup_policy:
+    backup_type: "Periodic"
+    periodic_interval_minutes: 120
+    periodic_retention_hours: 168
+    backup_storage_redundancy: "Geo"
+my-essentials-db:
+  defines: redis-cloud/essentials-database
+  name: my-redis-db
+  subscription_id: "\${env:SUBSCRIPTION}"
+  data_persistence: "aof-every-1-second"
+  periodic_backup_path: "s3://my-bucket/redis-backups/"
+my-pro-db:
+  defines: redis-cloud/pro-database
+  name: production-redis
+  subscription_id: "\${env:SUBSCRIPTION}"
+  dataset_size_in_gb: 10
+  data_persistence: "aof-every-1-second"
+  replication: true
+  remote_backup:
+    active: true
+    interval: "every-12-hours"
+    time_utc: "14:00"
+    storage_type: "aws-s3"
+    storage_path: "s3://my-bucket/redis-pro-backups/"
+my-do-postgres:
+  defines: digitalocean-database/database
+  name: my-postgres-cluster
+  engine: pg
+  version: "16"
+  num_nodes: 1
+  region: nyc1
+  size: db-s-1vcpu-1gb
+my-firestore:
+  defines: gcp/firestore
+  database_id: my-database
+  location: us-central1
+  database_type: FIRESTORE_NATIVE
+  point_in_time_recovery: POINT_IN_TIME_RECOVERY_ENABLED
+  delete_protection: DELETE_PROTECTION_ENABLED
+my-dataset:
+  defines: gcp/big-query
+  dataset: my_analytics_dataset
+  location: US
+  dataset_description: Analytics data warehouse
+  default_table_expiration_ms: 0
+  max_time_travel_hours: 168
+`;
+
 const read = (...entities: string[]) =>
   loadConfig({
     text: `namespace: my-app\n${entities.join('')}`,
@@ -68,6 +187,14 @@ describe('entities of the action guide', () => {
       ['my-app/my-postgres', 'my-postgres-instance'],
     ]);
     expect(report.entities[0]!.ignored).toEqual(['provider', 'region', 'size']);
+  });
+
+  it('of every other type load too, and no backup parameter of theirs is passed over', () => {
+    const { faults, entities } = read(OTHERS);
+    expect(faults.map(faultText)).toEqual([]);
+    const backup = /backup|snapshot|retention|recovery|protection|encrypted|persistence|time_travel|expiration/;
+    expect(entities.flatMap(({ ignored }) => ignored.filter((name) => backup.test(name)))).toEqual([]);
+    expect(new Set(entities.map(({ base }) => base.defines)).size).toBe(8);
   });
 
   it('have only what cannot be resolved named, each at its place with what to write', () => {

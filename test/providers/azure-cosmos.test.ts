@@ -874,6 +874,14 @@ describe('errors of Azure', () => {
     expect(error.message).toMatch(/policy forbids/);
   });
 
+  it('sends nothing for a subscription that is none yet', async () => {
+    const asked = connect({ subscription_id: 'your-subscription-id' });
+    await expect(asked).rejects.toMatchObject({
+      code: 'CONFIG_INVALID',
+      message: expect.stringContaining('no id of an Azure'),
+    });
+  });
+
   it('reads flat errors of the service, refused tokens and missing permissions', async () => {
     simulator.state.flatErrors = true;
     expect((await failure(read(tools.getRestoreStatus, { target_id: 'not-there' }))).code).toBe('RESOURCE_NOT_FOUND');
@@ -1047,7 +1055,7 @@ describe('credentials', () => {
       { resource_group_name: 'a/b' },
       { account_name: '' },
       { account_name: 'a--b' },
-      { subscription_id: 'mine' },
+      { subscription_id: 'mine/../theirs' },
       { backup_policy: { backup_type: 'Periodic', periodic_interval_minutes: 1440, periodic_retention_hours: 8 } },
       { backup_policy: { backup_type: 'Continuous', tier: 'x' } },
     ]) {
