@@ -247,6 +247,8 @@ const USED = [
   'DescribeDBSnapshotAttributes',
   'DescribeDBSnapshots',
   'DescribeEvents',
+  'ModifyDBCluster',
+  'ModifyDBInstance',
   'RestoreDBClusterFromSnapshot',
   'RestoreDBClusterToPointInTime',
   'RestoreDBInstanceFromDBSnapshot',
@@ -360,6 +362,50 @@ describe('RDS and the models of its SDK', () => {
       await client.quotas(signal);
     }
     await (await clientOf(RDS_CLUSTER, cluster)).instance('shop-aurora-1', signal);
+  });
+
+  it('changes settings in the documented shapes, and is answered in them while they come into force', async () => {
+    const { instance, cluster } = RDS_SANDBOX;
+    const { state } = simulator;
+    const change = {
+      ApplyImmediately: true,
+      BackupRetentionPeriod: 21,
+      PreferredBackupWindow: '01:00-01:30',
+      PreferredMaintenanceWindow: 'Mon:02:00-Mon:02:30',
+      DeletionProtection: true,
+      CopyTagsToSnapshot: true,
+    };
+    await granted(async () => {
+      for (const client of [await clientOf(RDS_INSTANCE, instance), await clientOf(RDS_CLUSTER, cluster)]) {
+        const database = client.kind === 'instance' ? state.instance(instance) : state.cluster(cluster);
+        const before = { ...database };
+        Object.assign(database, { pendingVersion: '17.2', awsBackup: 'arn:aws:backup:us-east-1:123456789012:x' });
+        await client.find(client.kind, client.id, signal);
+        expect(await codeOf(client.modify(change, signal))).toBe('INVALID_PARAMETER');
+        database.awsBackup = undefined;
+        await client.modify(change, signal);
+        await client.find(client.kind, client.id, signal);
+        expect(await codeOf(client.modify(change, signal))).toBe('INVALID_STATE');
+        server.clock.advance(2000);
+        const changed = await client.find(client.kind, client.id, signal);
+        expect(changed).toMatchObject({ retentionDays: 21, version: '17.2', deletionProtection: true });
+        expect(await codeOf(client.modify({ BackupRetentionPeriod: 36 }, signal))).toBe('INVALID_PARAMETER');
+        for (const PreferredBackupWindow of ['02:00-03:00', '02:00-02:10', 'nightly']) {
+          expect(await codeOf(client.modify({ PreferredBackupWindow }, signal))).toBe('INVALID_PARAMETER');
+        }
+        simulator.state.pageSize = 1;
+        expect((await client.databases(client.kind, signal)).length).toBeGreaterThan(1);
+        simulator.state.pageSize = 100;
+        Object.assign(database, before);
+      }
+      const member = await clientOf(RDS_INSTANCE, 'shop-aurora-1');
+      expect(await codeOf(member.modify({ BackupRetentionPeriod: 1 }, signal))).toBe('INVALID_PARAMETER');
+      const source = await clientOf(RDS_INSTANCE, instance);
+      state.instance(RDS_SANDBOX.unprotected).replicaOf = instance;
+      expect(await codeOf(source.modify({ BackupRetentionPeriod: 0 }, signal))).toBe('INVALID_PARAMETER');
+      state.instance(RDS_SANDBOX.unprotected).replicaOf = undefined;
+    });
+    server.clearJournal();
   });
 
   it('writes in the documented shapes, and is answered in them from the first to the last state', async () => {

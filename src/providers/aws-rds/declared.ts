@@ -86,27 +86,29 @@ function isSwitch(from: JsonValue, to: JsonValue): boolean {
   return (from === 0) !== (to === 0);
 }
 
+const days = (count: number): string => `${count} day${count === 1 ? '' : 's'}`;
+
 function retentionChange(from: number, to: number): Omit<SettingChange, 'write'> {
   if (to === 0) {
     return {
       risk: 'weaken',
-      effect: `switches automated backups off: all of them, ${from} days, and point-in-time recovery are deleted at once, with a short outage`,
+      effect: `switches automated backups off: all of them, ${days(from)}, and point-in-time recovery are deleted at once, with a short outage`,
     };
   }
   if (from === 0) {
     return {
       risk: 'change',
-      effect: `takes automated backups and keeps them for ${to} days, where there are none; a short outage`,
+      effect: `takes automated backups and keeps them for ${days(to)}, where there are none; a short outage`,
     };
   }
   return to < from
     ? {
         risk: 'weaken',
-        effect: `keeps automated backups and moments for ${to} days, not ${from}; the older ones are deleted`,
+        effect: `keeps automated backups and moments for ${days(to)}, not ${from}; the older ones are deleted`,
       }
     : {
         risk: 'change',
-        effect: `keeps automated backups and moments for ${to} days, not ${from}, counted from now`,
+        effect: `keeps automated backups and moments for ${days(to)}, not ${from}, counted from now`,
       };
 }
 
