@@ -126,7 +126,7 @@ export function confirmationOf(error: HoldfastError): ConfirmationDetails | unde
 /** Writes an error: what happened, what was left alone, what to do next, and the plan where the error carries one. */
 export function renderError(error: HoldfastError, options: RenderOptions = {}): string {
   const { plan, confirmation, rest } = carriedBy(error);
-  const { outcome, differences, ...others } = rest;
+  const { outcome, differences, permissions, policy, ...others } = rest;
   const lines = [`${error.code}: ${error.message}`];
   if (outcome === 'unknown') {
     lines.push('It is NOT known whether the change arrived. Read the state of the target before calling again.');
@@ -144,10 +144,24 @@ export function renderError(error: HoldfastError, options: RenderOptions = {}): 
   }
   if (inline(others) !== '') lines.push(`Details: ${inline(others)}`);
   if (error.provider !== undefined && inline(error.provider) !== '') lines.push(`Provider: ${inline(error.provider)}`);
+  lines.push(...neededLines(permissions, policy));
   const blocks = [lines.map(oneLine).join('\n')];
   if (plan !== undefined) blocks.push(renderPlan(plan, options));
   if (confirmation !== undefined) blocks.push(renderConfirmation(confirmation));
   return blocks.join('\n\n');
+}
+
+/** What a refusal says about the permissions that were needed, the policy line by line so that it can be pasted. */
+function neededLines(permissions: unknown, policy: unknown): string[] {
+  return [
+    ...(permissions === undefined ? [] : [`Needs: ${inlineMember(permissions)}`]),
+    ...(policy === undefined
+      ? []
+      : [
+          'Policy:',
+          ...(typeof policy === 'string' ? policy : inlineMember(policy)).split('\n').map((line) => `  ${line}`),
+        ]),
+  ];
 }
 
 function renderConfirmation(confirmation: NonNullable<CarriedByError['confirmation']>): string {
@@ -176,9 +190,12 @@ export function renderOperation(operation: OperationViewType, options: RenderOpt
   ].map(oneLine);
   if (operation.result !== undefined) lines.push('Result:', indent(renderValue(operation.result, options)));
   if (operation.error !== undefined) {
-    const { code, message, hint, retryable: _retryable, ...rest } = operation.error;
+    const { code, message, hint, retryable: _retryable, details = {}, ...others } = operation.error;
+    const { permissions, policy, ...rest } = details as JsonObject;
     lines.push(oneLine(`Error ${code}: ${message}`), oneLine(hint));
-    if (inline(rest) !== '') lines.push(oneLine(`Details: ${inline(rest)}`));
+    const told = inline({ ...others, details: rest });
+    if (told !== '') lines.push(oneLine(`Details: ${told}`));
+    lines.push(...neededLines(permissions, policy).map(oneLine));
   }
   if (operation.undo !== undefined) lines.push('Undo:', indent(renderValue(operation.undo, options)));
   if (operation.status === 'pending' || operation.status === 'running') {

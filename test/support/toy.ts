@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { defineAction } from '../../src/core/action.ts';
 import { HoldfastError } from '../../src/core/errors.ts';
 import type { Recovery } from '../../src/core/operation.ts';
-import { defineProvider } from '../../src/core/provider.ts';
+import { defineProvider, type PermissionState } from '../../src/core/provider.ts';
 import { SnapshotList } from '../../src/core/schemas.ts';
 
 /**
@@ -26,6 +26,10 @@ export interface Shelf {
   safety: (() => Promise<void>) | undefined;
   /** What `abandon` says, or how it fails. */
   abandoned: string | Error;
+  /** How listing fails. */
+  listing: HoldfastError | undefined;
+  /** What the credentials may do; undefined where the shelf cannot be asked. */
+  granted: Readonly<Record<string, PermissionState>> | undefined;
 }
 
 export function newShelf(): Shelf {
@@ -40,6 +44,8 @@ export function newShelf(): Shelf {
     recovery: undefined,
     safety: undefined,
     abandoned: '',
+    listing: undefined,
+    granted: undefined,
   };
 }
 
@@ -59,6 +65,32 @@ export function toyModule(shelf: Shelf) {
     limits: { per_second: 1000, burst: 1000, concurrent: 100, timeout_ms: 1000 },
     connect: async () => shelf,
     recoveryOptions: async () => [],
+    guide: async () => ({
+      behaviour: ['A shelf holds one text.'],
+      limits: ['None.'],
+      credentials: ['none are needed'],
+      permissions: {
+        '*': ['shelf.see'],
+        'list-snapshots': ['shelf.list'],
+        'create-snapshot': ['shelf.copy'],
+        'delete-snapshot': ['shelf.drop'],
+        restore: ['shelf.copy', 'shelf.write'],
+      },
+      grant: 'shelf role',
+      policy: (permissions, entity) =>
+        [`shelf: ${String(entity?.['shelf'])}`, 'allow:', ...permissions.map((name) => `  - ${name}`)].join('\n'),
+    }),
+    ...(shelf.granted === undefined ? {} : { grants: async () => shelf.granted ?? {} }),
+    discover: async ({ access, runtime, endpoint }) => {
+      if (access['shelf'] === undefined) return undefined;
+      // What looks around writes nothing, whatever it tries.
+      if (access['shelf'] === 'new') runtime.assertMayWrite('a shelf');
+      return {
+        looked: `shelves at ${endpoint ?? 'home'}`,
+        found: [{ defines: 'toy/shelf', name: 'found', parameters: { shelf: 'a' }, notes: ['not protected'] }],
+        problems: [],
+      };
+    },
     toError: (cause) => new HoldfastError('PROVIDER_UNAVAILABLE', 'the shelf failed', { cause }),
   });
 
@@ -75,14 +107,17 @@ export function toyModule(shelf: Shelf) {
     errors: [],
     source: 'toy',
     example: {},
-    run: async () => ({
-      snapshots: [...shelf.snapshots.keys()].map((id) => ({
-        id,
-        kind: 'on_demand',
-        status: 'available',
-        restorable: true,
-      })),
-    }),
+    run: async () => {
+      if (shelf.listing !== undefined) throw shelf.listing;
+      return {
+        snapshots: [...shelf.snapshots.keys()].map((id) => ({
+          id,
+          kind: 'on_demand',
+          status: 'available',
+          restorable: true,
+        })),
+      };
+    },
   });
 
   const createSnapshot = defineAction({

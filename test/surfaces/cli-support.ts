@@ -4,18 +4,48 @@ import { type AnyAction, defineAction, defineFleetAction } from '../../src/core/
 import { HoldfastError } from '../../src/core/errors.ts';
 import type { JsonObject } from '../../src/core/json.ts';
 import type { Plan } from '../../src/core/plan.ts';
-import { defineProvider, type EntityBase } from '../../src/core/provider.ts';
+import {
+  type Discovery,
+  defineProvider,
+  type EntityBase,
+  type PermissionState,
+  type Provider,
+  type ProviderGuide,
+} from '../../src/core/provider.ts';
 import { isGuarded } from '../../src/core/risk.ts';
 import { ListInput, OperationView, SnapshotList, secretText } from '../../src/core/schemas.ts';
 import type { ConfirmationRecord, Requirement } from '../../src/core/state.ts';
 import { nearest } from '../../src/core/text.ts';
-import type { AuditReport, Call, Decision, Engine, Outcome } from '../../src/engine/api.ts';
+import type {
+  AccessRequest,
+  AuditReport,
+  Call,
+  Decision,
+  DiscoveryRequest,
+  Engine,
+  Outcome,
+} from '../../src/engine/api.ts';
 import { parseInput } from '../../src/engine/input.ts';
 import { collect, findAction } from '../../src/engine/registry.ts';
 import type { CliDeps, ConfigReport, RunningSandbox, ServeOptions } from '../../src/surfaces/cli/deps.ts';
 import { runCli } from '../../src/surfaces/cli/program.ts';
 
 const entityType = { title: 'Test', schema: z.object({}), ignored: [], example: {} };
+
+export const guide: ProviderGuide = {
+  behaviour: ['A backup is whole or not there.'],
+  limits: ['20 backups.'],
+  credentials: ['token of the entity', 'TEST_TOKEN'],
+  permissions: {
+    '*': ['sql.get'],
+    'list-snapshots': ['sql.backups.list'],
+    'create-snapshot': ['sql.backups.create'],
+    'delete-snapshot': ['sql.backups.delete'],
+    restore: ['sql.restore'],
+  },
+  grant: 'test role',
+  policy: (permissions) => ['role: backup', ...permissions.map((name) => `  - ${name}`)].join('\n'),
+};
 
 const provider = defineProvider<object, object>({
   id: 'test-sql',
@@ -29,6 +59,7 @@ const provider = defineProvider<object, object>({
   limits: { per_second: 1, burst: 1, concurrent: 1, timeout_ms: 1000 },
   connect: async () => ({}),
   recoveryOptions: async () => [],
+  guide: async () => guide,
   toError: (cause) => new HoldfastError('INTERNAL', 'no provider is asked here', { cause }),
 });
 
@@ -248,6 +279,23 @@ export class FakeEngine implements Engine {
       });
     }
     return found;
+  }
+
+  /** What the credentials may do; undefined: the provider cannot be asked. */
+  granted: (request: AccessRequest) => Record<string, PermissionState> | undefined = () => undefined;
+  readonly asked: AccessRequest[] = [];
+
+  providers(): readonly Provider[] {
+    return registry.providers;
+  }
+
+  async access(request: AccessRequest): Promise<Record<string, PermissionState> | undefined> {
+    this.asked.push(request);
+    return this.granted(request);
+  }
+
+  async discover(_request: DiscoveryRequest): Promise<Discovery | undefined> {
+    return undefined;
   }
 
   async call(call: Call): Promise<Outcome> {
