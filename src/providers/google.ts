@@ -4,6 +4,7 @@ import { HoldfastError, isAbort } from '../core/errors.ts';
 import { isObject } from '../core/json.ts';
 import type { Runtime, SecretRef } from '../core/runtime.ts';
 import { SecretReference } from '../core/schemas.ts';
+import { findHoldfastError, slim } from './causes.ts';
 
 /** The credential parameters that every Google entity takes; without any of them, application default credentials. */
 export const googleCredentialFields = {
@@ -327,22 +328,4 @@ export function readGoogleFailure(cause: unknown): GoogleFailure {
     text: typeof error['message'] === 'string' ? error['message'] : '',
     timedOut,
   };
-}
-
-/** Finds the error of ours that a Google client has wrapped. */
-export function findHoldfastError(cause: unknown): HoldfastError | undefined {
-  let at: unknown = cause;
-  for (let depth = 0; depth < 8 && at instanceof Error; depth += 1) {
-    if (at instanceof HoldfastError) return at;
-    at = at.cause;
-  }
-  return undefined;
-}
-
-/** Keeps of a client's error what a log may have: its name and sentence, never its `config`, which holds headers. */
-export function slim(cause: unknown): Error {
-  const text = cause instanceof Error ? cause.message : 'unknown failure';
-  const error = new Error(text.slice(0, 500));
-  error.name = cause instanceof Error ? cause.name : 'Error';
-  return error;
 }

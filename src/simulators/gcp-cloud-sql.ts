@@ -74,7 +74,7 @@ export interface CloudSqlState {
   /** How many of the next backups are skipped. */
   skipNext: number;
   /** Milliseconds of clock time. */
-  readonly durations: { backup: number; restore: number; remove: number };
+  readonly durations: { backup: number; restore: number; remove: number; update: number };
 }
 
 export interface CloudSqlSimulator extends Simulator {
@@ -123,7 +123,7 @@ export function gcpCloudSqlSimulator(options: SimulatorOptions): CloudSqlSimulat
     disabled: false,
     failNext: [],
     skipNext: 0,
-    durations: { backup: 2000, restore: 3000, remove: 1000 },
+    durations: { backup: 2000, restore: 3000, remove: 1000, update: 1000 },
   };
   seed(state, now());
 
@@ -457,6 +457,100 @@ export function gcpCloudSqlSimulator(options: SimulatorOptions): CloudSqlSimulat
     return operationBody(operation);
   };
 
+  /** Merges settings as the API does: what is left out stays, the version goes up, and history goes with what is shortened. */
+  const update = (instance: SimulatedInstance, body: JsonObject): JsonObject => {
+    need('cloudsql.instances.update');
+    only(body, ['settings', 'kind', 'name', 'project']);
+    const given = isObject(body['settings']) ? (body['settings'] as JsonObject) : {};
+    only(given, [
+      'kind',
+      'settingsVersion',
+      'backupConfiguration',
+      'deletionProtectionEnabled',
+      'retainBackupsOnDelete',
+      'finalBackupConfig',
+    ]);
+    const { settingsVersion, backupConfiguration, ...rest } = given;
+    if (settingsVersion !== undefined && settingsVersion !== instance.settings['settingsVersion']) {
+      throw new Refusal(412, 'conditionNotMet', 'Condition does not match.');
+    }
+    if (!['RUNNABLE', 'SUSPENDED'].includes(instance.state)) {
+      throw new Refusal(409, 'invalidState', 'The instance or operation is not in an appropriate state.');
+    }
+    const before = instance.settings.backupConfiguration;
+    const backups = { ...before, ...(isObject(backupConfiguration) ? (backupConfiguration as JsonObject) : {}) };
+    checkBackups(instance, backups, backupConfiguration);
+    const final = isObject(rest['finalBackupConfig']) ? (rest['finalBackupConfig'] as JsonObject) : {};
+    only(final, ['enabled', 'retentionDays']);
+    if (final['retentionDays'] !== undefined && !within(final['retentionDays'], 1, 365)) {
+      throw new Refusal(400, 'invalid', 'Invalid value for: finalBackupConfig.retentionDays.');
+    }
+    const operation = begin(instance.project, instance.name, 'UPDATE', state.durations.update, (error) => {
+      if (error !== undefined) return;
+      const had = isPitr(instance);
+      instance.settings = {
+        ...instance.settings,
+        ...rest,
+        backupConfiguration: backups,
+        settingsVersion: String(Number(instance.settings['settingsVersion']) + 1),
+      };
+      const has = isPitr(instance);
+      // Off, or off and on again: the logs are gone. A shorter time takes the oldest ones.
+      if (!has || !had) instance.logsSince = now();
+      const logDays = backups['transactionLogRetentionDays'];
+      if (typeof logDays === 'number') instance.logsSince = Math.max(instance.logsSince, now() - logDays * DAY);
+      const kept = (backups['backupRetentionSettings'] as JsonObject | undefined)?.['retainedBackups'];
+      const automated = state.runs
+        .filter((run) => run.project === instance.project && run.instance === instance.name && run.type === 'AUTOMATED')
+        .sort((a, b) => b.enqueuedAt - a.enqueuedAt);
+      for (const run of typeof kept === 'number' ? automated.slice(kept) : []) {
+        state.runs.splice(state.runs.indexOf(run), 1);
+      }
+    });
+    return operationBody(operation);
+  };
+
+  const createNamed = (project: string, body: JsonObject): JsonObject => {
+    only(body, ['instance', 'description', 'location', 'ttlDays', 'expiryTime', 'kind']);
+    const { instance: name, description, location } = body;
+    if (typeof name !== 'string') throw new Refusal(400, 'required', 'Required: instance', 'INVALID_ARGUMENT');
+    const expiresAt = expiryOf(body, now());
+    const bare = /^projects\/[^/]+\/instances\/([^/]+)$/.exec(name)?.[1] ?? name;
+    const answer = createRun(find(project, bare), {
+      ...(description === undefined ? {} : { description }),
+      ...(location === undefined ? {} : { location }),
+    });
+    const [run] = state.runs;
+    if (run !== undefined && expiresAt !== undefined) run.expiresAt = expiresAt;
+    return answer;
+  };
+
+  const updateNamed = (run: SimulatedRun, body: JsonObject, mask: string | null): JsonObject => {
+    need('cloudsql.backupRuns.update');
+    const fields = (mask ?? '').split(',').filter((field) => field !== '');
+    if (fields.length === 0 || fields.some((field) => !['description', 'expiryTime', 'ttlDays'].includes(field))) {
+      throw new Refusal(400, 'invalid', 'Invalid update mask.', 'INVALID_ARGUMENT');
+    }
+    only(body, ['name', 'description', 'expiryTime', 'ttlDays', 'kind']);
+    if (run.type !== 'FINAL') {
+      throw new Refusal(400, 'invalidOperation', 'Only final backups can be updated.', 'FAILED_PRECONDITION');
+    }
+    const moment = fields.some((field) => field !== 'description') ? expiryOf(body, now()) : undefined;
+    const operation = begin(
+      run.project,
+      run.instance,
+      'UPDATE_BACKUP',
+      state.durations.remove,
+      (error) => {
+        if (error !== undefined) return;
+        if (fields.includes('description')) run.description = String(body['description'] ?? '');
+        if (moment !== undefined) run.expiresAt = moment;
+      },
+      run,
+    );
+    return operationBody(operation);
+  };
+
   const route = (request: SimulatorRequest): SimulatorResponse => {
     const { method, url } = request;
     const segments = url.pathname.split('/').slice(2).map(decodeURIComponent);
@@ -464,22 +558,26 @@ export function gcpCloudSqlSimulator(options: SimulatorOptions): CloudSqlSimulat
     const body = isObject(request.json) ? (request.json as JsonObject) : {};
     const call = `${method} ${[collection, first === undefined ? undefined : '*', sub, second === undefined ? undefined : '*'].filter((part) => part !== undefined).join('/')}`;
     if (rest.length > 0 || segments.some((segment) => segment === '')) return unknownPath(url);
-    if (method === 'POST' && !(request.headers['content-type'] ?? '').startsWith('application/json')) {
+    const carries = method === 'POST' || method === 'PATCH';
+    if (carries && !(request.headers['content-type'] ?? '').startsWith('application/json')) {
       throw new Refusal(400, 'parseError', 'This API requires a JSON body.', 'INVALID_ARGUMENT');
     }
-    if (method === 'POST' && !isObject(request.json)) {
+    if (carries && !isObject(request.json)) {
       throw new Refusal(400, 'parseError', 'Invalid JSON payload received.', 'INVALID_ARGUMENT');
     }
     const ok = (answer: unknown): SimulatorResponse => ({ status: 200, body: answer });
     switch (call) {
       case 'GET instances': {
         need('cloudsql.instances.list');
-        const items = [...state.instances.values()].filter((instance) => instance.project === project);
-        return ok({ kind: 'sql#instancesList', items: items.map(instanceBody) });
+        const all = [...state.instances.values()].filter((instance) => instance.project === project);
+        const page = paged(all, url.searchParams.get('maxResults'), url.searchParams.get('pageToken'), 1000);
+        return ok({ kind: 'sql#instancesList', items: page.items.map(instanceBody), ...page.next });
       }
       case 'GET instances/*':
         need('cloudsql.instances.get');
         return ok(instanceBody(find(project, first as string)));
+      case 'PATCH instances/*':
+        return ok(update(find(project, first as string), body));
       case 'GET instances/*/getLatestRecoveryTime': {
         need('cloudsql.instances.get');
         const instance = find(project, first as string);
@@ -566,6 +664,12 @@ export function gcpCloudSqlSimulator(options: SimulatorOptions): CloudSqlSimulat
         const page = paged(runs, url.searchParams.get('pageSize'), url.searchParams.get('pageToken'), 2000);
         return ok({ backups: page.items.map(namedBody), ...page.next });
       }
+      case 'POST backups':
+        return ok(createNamed(project, body));
+      case 'PATCH backups/*':
+        return ok(
+          updateNamed(namedOf(`projects/${project}/backups/${first}`), body, url.searchParams.get('updateMask')),
+        );
       case 'GET backups/*':
         need('cloudsql.backupRuns.get');
         return ok(namedBody(namedOf(`projects/${project}/backups/${first}`)));
@@ -622,6 +726,63 @@ function isPitr(instance: SimulatedInstance): boolean {
   return instance.databaseVersion.startsWith('MYSQL')
     ? backups['binaryLogEnabled'] === true
     : backups['pointInTimeRecoveryEnabled'] === true;
+}
+
+function within(value: unknown, least: number, most: number): boolean {
+  return typeof value === 'number' && Number.isInteger(value) && value >= least && value <= most;
+}
+
+/** Refuses a backup configuration that the API would not take. */
+function checkBackups(instance: SimulatedInstance, backups: JsonObject, given: unknown): void {
+  const bad = (field: string): Refusal =>
+    new Refusal(400, 'invalid', `Invalid value for: backupConfiguration.${field}.`, 'INVALID_ARGUMENT');
+  if (given === undefined) return;
+  only(given as JsonObject, [
+    'kind',
+    'enabled',
+    'startTime',
+    'location',
+    'binaryLogEnabled',
+    'pointInTimeRecoveryEnabled',
+    'replicationLogArchivingEnabled',
+    'transactionLogRetentionDays',
+    'backupRetentionSettings',
+  ]);
+  if (instance.masterInstanceName !== undefined && backups['enabled'] === true) {
+    throw new Refusal(400, 'invalidOperation', "The requested operation isn't valid for this instance.");
+  }
+  if (backups['startTime'] !== undefined && !/^([01]\d|2[0-3]):[0-5]\d$/.test(String(backups['startTime']))) {
+    throw bad('startTime');
+  }
+  const isMysql = instance.databaseVersion.startsWith('MYSQL');
+  const [wrong, own] = isMysql
+    ? ['pointInTimeRecoveryEnabled', 'binaryLogEnabled']
+    : ['binaryLogEnabled', 'pointInTimeRecoveryEnabled'];
+  if (backups[wrong as string] === true) throw bad(wrong as string);
+  if (backups[own as string] === true && backups['enabled'] !== true) throw bad(own as string);
+  const mostLogDays = instance.settings['edition'] === 'ENTERPRISE_PLUS' ? 35 : 7;
+  const logDays = backups['transactionLogRetentionDays'];
+  if (logDays !== undefined && !within(logDays, 1, mostLogDays)) throw bad('transactionLogRetentionDays');
+  const retention = backups['backupRetentionSettings'];
+  if (isObject(retention)) {
+    only(retention as JsonObject, ['retentionUnit', 'retainedBackups']);
+    if (retention['retentionUnit'] !== 'COUNT') throw bad('retentionUnit');
+    if (!within(retention['retainedBackups'], 1, 365)) throw bad('retainedBackups');
+  }
+}
+
+/** Reads when a backup should end: days from now, or a moment, at most a year ahead. */
+function expiryOf(body: JsonObject, now: number): number | undefined {
+  const { ttlDays, expiryTime } = body;
+  if (ttlDays !== undefined && expiryTime !== undefined) {
+    throw new Refusal(400, 'invalid', 'Only one of ttlDays and expiryTime can be set.', 'INVALID_ARGUMENT');
+  }
+  if (ttlDays === undefined && expiryTime === undefined) return undefined;
+  const at = ttlDays === undefined ? Date.parse(String(expiryTime)) : now + Number(ttlDays) * DAY;
+  if (typeof ttlDays === 'number' || Number.isNaN(at) || at <= now || at > now + 365 * DAY) {
+    throw new Refusal(400, 'invalid', 'The expiry of a backup lies at most 365 days ahead.', 'INVALID_ARGUMENT');
+  }
+  return at;
 }
 
 function nextId(state: CloudSqlState, at: number): string {

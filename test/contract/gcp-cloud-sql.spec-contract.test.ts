@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { CloudSqlClient } from '../../src/providers/gcp-cloud-sql/client.ts';
+import { readSettings, writeSettings } from '../../src/providers/gcp-cloud-sql/declared.ts';
 import { gcpCloudSql } from '../../src/providers/gcp-cloud-sql/provider.ts';
 import { CLOUD_SQL_SANDBOX, type CloudSqlSimulator, gcpCloudSqlSimulator } from '../../src/simulators/gcp-cloud-sql.ts';
 import { type SimulatorServer, startSimulators } from '../../src/simulators/server.ts';
@@ -20,6 +21,7 @@ const USED = [
   'sql.databases.list',
   'sql.instances.clone',
   'sql.instances.get',
+  'sql.instances.patch',
   'sql.instances.restoreBackup',
   'sql.operations.get',
   'sql.operations.list',
@@ -118,6 +120,29 @@ describe.skipIf(specDirectory === undefined)(`Cloud SQL and the official descrip
       );
     });
     expect(server.writes()).toHaveLength(8);
+  });
+
+  it('changes settings in the documented shapes, on MySQL as well', async () => {
+    for (const name of [instance, 'legacy-shop']) {
+      const declared = {
+        backup_start_time: '04:30',
+        point_in_time_recovery_enabled: name === 'legacy-shop',
+        backup_retention_count: 5,
+        transaction_log_retention_days: 3,
+        backup_location: 'eu',
+        delete_protection: true,
+        retain_backups_on_delete: false,
+        final_backup: { enabled: true, retention_days: 14 },
+      };
+      const own = { ...client, instance: name };
+      const context = { client: own, entity: declared, signal } as never;
+      const { findings } = await readSettings(context);
+      await granted(() => writeSettings(context, 'update-settings', findings));
+      server.clock.advance(5000);
+      const after = await readSettings(context);
+      expect(after.findings.filter(({ verdict }) => verdict !== 'as_declared')).toEqual([]);
+      await client.listOperations(name, signal);
+    }
   });
 
   it('sends nothing for a name that would reach another resource', async () => {

@@ -195,7 +195,7 @@ describe('Cloud SQL backup information', () => {
     expect(text).toMatch(/last backup is failed/);
     expect(text).toMatch(/Deletion protection is off/);
     expect(text).toMatch(/deleted together with the instance/);
-    expect(text).toMatch(/Declared backup_start_time is 03:00, actual off/);
+    expect(text).toMatch(/Declared backup_start_time is 03:00, actual unset/);
     expect(info.newest.status).toBe('available');
   });
 
@@ -918,7 +918,7 @@ describe('errors', () => {
     [400, 'errorBinlogNotEnabled', 'text', {}, 'INVALID_STATE'],
     [400, 'invalid', 'Database type of target instance and backup differ', {}, 'INVALID_PARAMETER'],
     [400, undefined, 'text', { status: 'INVALID_ARGUMENT' }, 'INVALID_PARAMETER'],
-    [412, 'conditionNotMet', 'text', {}, 'INVALID_STATE'],
+    [412, 'conditionNotMet', 'text', {}, 'PLAN_CHANGED'],
     [501, undefined, 'text', { status: 'UNIMPLEMENTED' }, 'NOT_SUPPORTED'],
     [408, undefined, 'text', {}, 'PROVIDER_UNAVAILABLE'],
     [500, 'backendError', 'text', {}, 'PROVIDER_UNAVAILABLE'],

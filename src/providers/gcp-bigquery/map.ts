@@ -3,7 +3,8 @@ import { type ErrorCode, HoldfastError, isAbort } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/json.ts';
 import type { JobStatus, RecoveryPoint, RestoreJob } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
-import { findHoldfastError, readGoogleFailure, slim } from '../google.ts';
+import { findHoldfastError, slim } from '../causes.ts';
+import { readGoogleFailure } from '../google.ts';
 
 export type Dataset = bigquery_v2.Schema$Dataset;
 export type Table = bigquery_v2.Schema$Table;

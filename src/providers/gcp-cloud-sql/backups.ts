@@ -6,6 +6,7 @@ import type { ProviderContext, RecoveryOption } from '../../core/provider.ts';
 import type { BackupInfo, RecoveryPoint } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
 import { formatDuration } from '../../core/time.ts';
+import { driftOf } from '../findings.ts';
 import { follow as followWork, lookThrice, recoverySignal } from '../follow.ts';
 import type { CloudSqlClient } from './client.ts';
 import {
@@ -26,6 +27,7 @@ import {
   runToPoint,
 } from './map.ts';
 import type { CloudSqlEntity } from './provider.ts';
+import { settingsFindings } from './settings.ts';
 
 export type Context = ProviderContext<CloudSqlClient, CloudSqlEntity>;
 type In<Input> = StepContext<CloudSqlClient, CloudSqlEntity, Input>;
@@ -151,7 +153,7 @@ export async function backupInfo({ client, entity, runtime, signal }: Context): 
     warnings.push('It has read replicas: they must be deleted before a restore in place.');
   }
   if (!isUsable(instance)) warnings.push('The instance is not running.');
-  for (const difference of settingsDrift(entity, instance)) warnings.push(difference);
+  warnings.push(...driftOf(settingsFindings(entity, instance, undefined)));
   const kms = instance.diskEncryptionConfiguration?.kmsKeyName;
   return {
     automated,
@@ -181,33 +183,6 @@ export async function backupInfo({ client, entity, runtime, signal }: Context): 
       ...(instance.replicaNames?.length ? { replicas: instance.replicaNames.map((one) => cleanText(one, 100)) } : {}),
     },
   };
-}
-
-// Only what the entity declares is compared; an absent boolean at Google means false.
-function settingsDrift(entity: CloudSqlEntity, instance: Instance): string[] {
-  const settings = instance.settings ?? {};
-  const backups = settings.backupConfiguration ?? {};
-  const final = settings.finalBackupConfig;
-  const pairs: [string, unknown, unknown][] = [
-    ['backup_start_time', entity.backup_start_time, backups.enabled === true ? backups.startTime : 'off'],
-    ['point_in_time_recovery_enabled', entity.point_in_time_recovery_enabled, hasPitr(instance)],
-    ['backup_retention_count', entity.backup_retention_count, backups.backupRetentionSettings?.retainedBackups],
-    ['transaction_log_retention_days', entity.transaction_log_retention_days, backups.transactionLogRetentionDays],
-    ['backup_location', entity.backup_location, backups.location],
-    ['delete_protection', entity.delete_protection, settings.deletionProtectionEnabled === true],
-    ['retain_backups_on_delete', entity.retain_backups_on_delete, settings.retainBackupsOnDelete === true],
-    ['final_backup.enabled', entity.final_backup?.enabled, final?.enabled === true],
-    ['final_backup.retention_days', entity.final_backup?.retention_days, final?.retentionDays],
-    ['region', entity.region, instance.region],
-    ['database_version', entity.database_version, instance.databaseVersion],
-    ['tier', entity.tier, settings.tier],
-  ];
-  return pairs
-    .filter(([, declared, actual]) => declared !== undefined && declared !== actual)
-    .map(
-      ([key, declared, actual]) =>
-        `Declared ${key} is ${cleanText(declared, 60)}, actual ${cleanText(actual ?? 'unset', 60)}.`,
-    );
 }
 
 /** Proposes the name of a new instance: the old one's with the day and time. */

@@ -14,6 +14,7 @@ import {
   parseBackupId,
   parseOperationName,
   provesAbsence,
+  type Settings,
   toCloudSqlError,
 } from './map.ts';
 
@@ -63,6 +64,11 @@ export interface CloudSqlClient {
     signal: AbortSignal,
   ): Promise<Operation>;
   clone(source: string, target: string, at: string, signal: AbortSignal): Promise<Operation>;
+  /**
+   * Merges these settings into the instance's, unless their `settingsVersion` is old.
+   * @throws {HoldfastError} PLAN_CHANGED when it is: nothing was changed
+   */
+  updateSettings(instance: string, settings: Settings, signal: AbortSignal): Promise<Operation>;
   getOperation(name: string, signal: AbortSignal): Promise<Operation>;
   /** Newest first, the newest page only. */
   listOperations(instance: string, signal: AbortSignal): Promise<Operation[]>;
@@ -295,6 +301,14 @@ export async function createCloudSqlClient(options: Options): Promise<CloudSqlCl
             },
             call,
           ),
+      ),
+
+    updateSettings: (instance, settings, signal) =>
+      send(
+        { resource: 'instance', permission: 'cloudsql.instances.update', role: EDITOR, write: true },
+        signal,
+        (api, projectId, call) =>
+          api.instances.patch({ project: projectId, instance: own(instance), requestBody: { settings } }, call),
       ),
 
     getOperation: (name, signal) =>

@@ -3,9 +3,11 @@ import { type ErrorCode, HoldfastError, isAbort } from '../../core/errors.ts';
 import { type JsonObject, sha256 } from '../../core/json.ts';
 import type { JobStatus, RecoveryPoint, RestoreJob } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
-import { findHoldfastError, readGoogleFailure, slim } from '../google.ts';
+import { findHoldfastError, slim } from '../causes.ts';
+import { readGoogleFailure } from '../google.ts';
 
 export type Instance = sqladmin_v1.Schema$DatabaseInstance;
+export type Settings = sqladmin_v1.Schema$Settings;
 export type BackupRun = sqladmin_v1.Schema$BackupRun;
 export type NamedBackup = sqladmin_v1.Schema$Backup;
 export type Operation = sqladmin_v1.Schema$Operation;
@@ -351,6 +353,10 @@ export function toCloudSqlError(cause: unknown, addressed: Addressed): HoldfastE
   const outcome =
     addressed.write === true && (status >= 500 || status === 408) ? { details: { outcome: 'unknown' } } : {};
   const options = { provider, cause: slim(cause), ...outcome };
+  // Cloud SQL compares versions of settings only: those of the call were old.
+  if (reason === 'conditionnotmet' || status === 412) {
+    return new HoldfastError('PLAN_CHANGED', 'the settings changed at the same time; nothing was changed', options);
+  }
   if (code === 'INSUFFICIENT_PERMISSIONS') return permissionError(reason, addressed, options);
   if (code === 'RESOURCE_NOT_FOUND') {
     return new HoldfastError(code, `there is no such ${addressed.resource}`, options);

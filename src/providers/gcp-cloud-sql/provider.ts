@@ -89,6 +89,7 @@ export const gcpCloudSql = defineProvider<CloudSqlEntity, CloudSqlClient>({
           database_version: 'POSTGRES_16',
           backup_start_time: '03:00',
           point_in_time_recovery_enabled: true,
+          backup_retention_count: 7,
           delete_protection: true,
           access_token: '${env:GOOGLE_OAUTH_ACCESS_TOKEN}',
         },
@@ -113,6 +114,30 @@ export const gcpCloudSql = defineProvider<CloudSqlEntity, CloudSqlClient>({
   async recoveryOptions(context, at) {
     const { recoveryOptions } = await import('./backups.ts');
     return recoveryOptions(context, at);
+  },
+
+  settings: {
+    about: {
+      backup_start_time: 'daily automated backups from HH:MM UTC; declaring it switches them on',
+      point_in_time_recovery_enabled:
+        'logs for point-in-time recovery, binary logging on MySQL; off deletes them: weaken',
+      backup_retention_count: 'how many automated backups are kept; fewer deletes the oldest: weaken',
+      transaction_log_retention_days:
+        'how far point-in-time recovery reaches, 1 to 7 days, 35 on Enterprise Plus; less is weaken',
+      backup_location: 'where new backups are stored',
+      delete_protection: 'whether the instance can be deleted; off is weaken',
+      retain_backups_on_delete: 'whether backups outlive the instance; off is weaken',
+      'final_backup.enabled': 'a last backup when the instance is deleted; off is weaken',
+      'final_backup.retention_days': 'how long the last backup is kept; less is weaken',
+      region: 'compared only',
+      database_version: 'compared only',
+      tier: 'compared only',
+    },
+    read: async (context) => (await import('./declared.ts')).readSettings(context),
+    write: async (...given) => (await import('./declared.ts')).writeSettings(...given),
+    mark: async (context) => (await import('./declared.ts')).settingsMark(context),
+    // Switching point-in-time recovery on may restart the instance.
+    patience_seconds: 1800,
   },
 
   toError: (cause) =>

@@ -3,7 +3,8 @@ import { type ErrorCode, HoldfastError, isAbort } from '../../core/errors.ts';
 import { isObject, type JsonObject } from '../../core/json.ts';
 import type { JobStatus, RecoveryPoint } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
-import { findHoldfastError, readGoogleFailure, slim } from '../google.ts';
+import { findHoldfastError, slim } from '../causes.ts';
+import { readGoogleFailure } from '../google.ts';
 
 export type Database = firestore_v1.Schema$GoogleFirestoreAdminV1Database;
 export type Backup = firestore_v1.Schema$GoogleFirestoreAdminV1Backup;
