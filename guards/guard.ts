@@ -111,6 +111,8 @@ export class Guard {
     }
     // Belt and braces: whatever a rule said, a floor risk never gets past here without a confirmation.
     if (verdict.decision === 'allow' && RISKS.includes(risk) && !hasFloor(risk)) {
+      // A token is worth one call, also where what it was given for has been done and nothing guarded is left to do.
+      if (request.token !== undefined) await this.#check(await this.#find(request), request, verdict);
       return { decision: 'allow', rule: verdict.rule, confirmationId: undefined };
     }
     if (request.token === undefined && request.confirmationId === undefined) {
