@@ -35,6 +35,13 @@ interface SimulatedJob {
   applied: boolean;
 }
 
+export interface SimulatedPolicyItem {
+  frequencyType: string;
+  frequencyInterval: number;
+  retentionUnit: string;
+  retentionValue: number;
+}
+
 export interface SimulatedCluster {
   readonly project: string;
   readonly name: string;
@@ -50,6 +57,13 @@ export interface SimulatedCluster {
   protected: boolean;
   disk: number;
   windowDays: number;
+  /** Since when the log is kept, ms. */
+  pitrSince: number;
+  /** Busy until then after a change of its settings, ms. */
+  updatingUntil: number;
+  hour: number;
+  minute: number;
+  policy: SimulatedPolicyItem[];
   /** What it holds since a moment, oldest first. */
   history: { at: number; content: SimulatedContent }[];
   snapshots: SimulatedSnapshot[];
@@ -72,6 +86,8 @@ export interface AtlasState {
   pageLimit: number;
   snapshotMs: number;
   restoreMs: number;
+  /** How long a cluster is busy with a change of its settings. */
+  updateMs: number;
   /** The next snapshot or restore fails at the provider. */
   failNext: 'snapshot' | 'restore' | undefined;
   /** Fields that restore jobs are answered with on top of their own. */
@@ -118,6 +134,37 @@ class Refused extends Error {
 }
 
 const notFound = (code: string): Refused => new Refused(404, code, 'Not Found');
+
+const policyItem = (
+  frequencyType: string,
+  frequencyInterval: number,
+  retentionUnit: string,
+  retentionValue: number,
+): SimulatedPolicyItem => ({ frequencyType, frequencyInterval, retentionUnit, retentionValue });
+
+const defaultSchedule = (): Pick<SimulatedCluster, 'hour' | 'minute' | 'policy'> => ({
+  hour: 18,
+  minute: 0,
+  policy: [
+    policyItem('hourly', 6, 'days', 7),
+    policyItem('daily', 1, 'days', 7),
+    policyItem('weekly', 6, 'weeks', 4),
+    policyItem('monthly', 40, 'months', 12),
+  ],
+});
+
+const UNIT_DAYS: Record<string, number> = { days: 1, weeks: 7, months: 31, years: 365 };
+/** The intervals of each frequency, rarer ones later. */
+const INTERVALS: Record<string, readonly number[]> = {
+  hourly: [1, 2, 4, 6, 8, 12],
+  daily: [1],
+  weekly: [1, 2, 3, 4, 5, 6, 7],
+  monthly: [...Array.from({ length: 28 }, (_, index) => index + 1), 40],
+  yearly: Array.from({ length: 12 }, (_, index) => index + 1),
+};
+const LEAST_DAYS: Record<string, number> = { weekly: 7, monthly: 31, yearly: 365 };
+const daysKept = ({ retentionUnit, retentionValue }: SimulatedPolicyItem): number =>
+  retentionValue * (UNIT_DAYS[retentionUnit] ?? 0);
 
 function pick(value: unknown, names: readonly string[]): void {
   if (!isObject(value)) throw new Refused(400, 'MISSING_ATTRIBUTE', 'Bad Request');
@@ -171,6 +218,9 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
       protected: true,
       disk: 10,
       windowDays: 7,
+      pitrSince: 0,
+      updatingUntil: 0,
+      ...defaultSchedule(),
       history: [{ at: 0, content: {} }],
       snapshots: [],
       ...patch,
@@ -193,6 +243,7 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
     pageLimit: 500,
     snapshotMs: 2_000,
     restoreMs: 3_000,
+    updateMs: 2_000,
     failNext: undefined,
     jobExtras: {},
     cluster(name) {
@@ -278,7 +329,8 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
         job.outcome !== 'cancelled' &&
         now() < job.endsAt + 500,
     );
-  const stateOf = (cluster: SimulatedCluster): string => (isBusy(cluster) ? 'UPDATING' : cluster.state);
+  const stateOf = (cluster: SimulatedCluster): string =>
+    isBusy(cluster) || now() < cluster.updatingUntil ? 'UPDATING' : cluster.state;
 
   const snapshotState = (snapshot: SimulatedSnapshot): 'queued' | 'inProgress' | 'completed' | 'failed' => {
     if (now() >= snapshot.readyAt) return snapshot.fails ? 'failed' : 'completed';
@@ -462,31 +514,22 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
   };
 
   const showSchedule = (cluster: SimulatedCluster, request: SimulatorRequest): JsonObject => {
-    const item = (frequencyType: string, frequencyInterval: number, retentionUnit: string, retentionValue: number) => ({
-      id: `64f0a1b2c3d4e5f607182b${frequencyInterval.toString(16).padStart(2, '0')}`,
-      frequencyType,
-      frequencyInterval,
-      retentionUnit,
-      retentionValue,
-    });
     const next = new Date(now());
-    next.setUTCHours(18, 0, 0, 0);
+    next.setUTCHours(cluster.hour, cluster.minute, 0, 0);
     return {
       clusterId: cluster.id,
       clusterName: cluster.name,
-      referenceHourOfDay: 18,
-      referenceMinuteOfHour: 0,
+      referenceHourOfDay: cluster.hour,
+      referenceMinuteOfHour: cluster.minute,
       restoreWindowDays: cluster.windowDays,
       nextSnapshot: iso(next.getTime() > now() ? next.getTime() : next.getTime() + DAY),
       policies: [
         {
           id: '64f0a1b2c3d4e5f607182bff',
-          policyItems: [
-            item('hourly', 6, 'days', 7),
-            item('daily', 1, 'days', 7),
-            item('weekly', 6, 'weeks', 4),
-            item('monthly', 40, 'months', 12),
-          ],
+          policyItems: cluster.policy.map((item, index) => ({
+            id: `64f0a1b2c3d4e5f607182b${index.toString(16).padStart(2, '0')}`,
+            ...item,
+          })),
         },
       ],
       copySettings: [],
@@ -716,7 +759,7 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
       if (typeof seconds !== 'number' || seconds < 1_199_145_600 || seconds > 2_147_483_647) {
         throw new Refused(400, 'INVALID_ATTRIBUTE', 'Bad Request', ['pointInTimeUTCSeconds']);
       }
-      const earliest = now() - cluster.windowDays * DAY;
+      const earliest = Math.max(now() - cluster.windowDays * DAY, cluster.pitrSince);
       if (!cluster.pitr || seconds * 1000 < earliest || seconds * 1000 > now()) {
         throw new Refused(400, 'INVALID_POINT_IN_TIME', 'Bad Request');
       }
@@ -748,6 +791,92 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
       targetProject: target.project,
       targetCluster: target.name,
     });
+  };
+
+  const isUnderPolicy = (cluster: SimulatedCluster): boolean =>
+    state.projects.some(({ id, compliance }) => id === cluster.project && compliance === 'ACTIVE');
+
+  const updateCluster = (cluster: SimulatedCluster, body: unknown): void => {
+    pick(body, ['backupEnabled', 'pitEnabled', 'terminationProtectionEnabled']);
+    const wire = body as Record<string, unknown>;
+    const odd = Object.entries(wire).find(([, value]) => typeof value !== 'boolean');
+    if (odd !== undefined) throw new Refused(400, 'INVALID_ATTRIBUTE', 'Bad Request', [odd[0]]);
+    if (cluster.kind === 'free') throw new Refused(400, 'TENANT_CLUSTER_UPDATE_UNSUPPORTED', 'Bad Request');
+    if (cluster.paused) throw new Refused(409, 'CANNOT_UPDATE_PAUSED_CLUSTER', 'Conflict');
+    const {
+      backupEnabled = cluster.backups,
+      pitEnabled,
+      terminationProtectionEnabled,
+    } = wire as Record<string, boolean | undefined>;
+    const pitr = pitEnabled ?? (cluster.pitr && backupEnabled);
+    if (pitr && !backupEnabled) throw new Refused(400, 'INVALID_ATTRIBUTE', 'Bad Request', ['pitEnabled']);
+    if (isUnderPolicy(cluster) && ((cluster.backups && !backupEnabled) || (cluster.pitr && !pitr))) {
+      throw new Refused(403, 'BACKUP_COMPLIANCE_POLICY_VIOLATION', 'Forbidden');
+    }
+    // Without backup there is nothing left to restore; a log that begins again knows nothing of before.
+    if (!backupEnabled) cluster.snapshots = [];
+    if (backupEnabled && !cluster.backups) Object.assign(cluster, defaultSchedule());
+    if (pitr && !cluster.pitr) cluster.pitrSince = now();
+    Object.assign(cluster, {
+      backups: backupEnabled,
+      pitr,
+      protected: terminationProtectionEnabled ?? cluster.protected,
+      updatingUntil: now() + state.updateMs,
+    });
+  };
+
+  const readPolicy = (given: unknown): SimulatedPolicyItem[] => {
+    const bad = (): Refused => new Refused(400, 'INVALID_ATTRIBUTE', 'Bad Request', ['policies']);
+    const [policy, ...more] = Array.isArray(given) ? given : [];
+    if (!isObject(policy) || more.length > 0 || !Array.isArray(policy['policyItems'])) throw bad();
+    pick(policy, ['id', 'policyItems']);
+    const items = policy['policyItems'].map((item: unknown): SimulatedPolicyItem => {
+      pick(item, ['frequencyType', 'frequencyInterval', 'retentionUnit', 'retentionValue']);
+      const { frequencyType, frequencyInterval, retentionUnit, retentionValue } = item as Record<string, unknown>;
+      const type = String(frequencyType);
+      const read = policyItem(type, Number(frequencyInterval), String(retentionUnit), Number(retentionValue));
+      const takes = INTERVALS[type]?.includes(read.frequencyInterval) === true;
+      const keeps = read.retentionValue >= 1 && daysKept(read) >= (LEAST_DAYS[type] ?? 1);
+      if (!takes || !keeps) throw bad();
+      return read;
+    });
+    let atLeast = 0;
+    for (const type of Object.keys(INTERVALS)) {
+      const kept = items.filter(({ frequencyType }) => frequencyType === type).map(daysKept);
+      if ((type === 'hourly' || type === 'daily') && kept.length > 1) throw bad();
+      if (kept.some((days) => days < atLeast)) throw bad();
+      atLeast = Math.max(atLeast, ...kept);
+    }
+    return items;
+  };
+
+  const updateSchedule = (cluster: SimulatedCluster, body: unknown): void => {
+    pick(body, ['policies', 'referenceHourOfDay', 'referenceMinuteOfHour', 'restoreWindowDays']);
+    const wire = body as Record<string, unknown>;
+    const number = (name: string, fallback: number, least: number, most: number): number => {
+      const value = wire[name] ?? fallback;
+      if (typeof value === 'number' && Number.isInteger(value) && value >= least && value <= most) return value;
+      throw new Refused(400, 'INVALID_ATTRIBUTE', 'Bad Request', [name]);
+    };
+    const hour = number('referenceHourOfDay', cluster.hour, 0, 23);
+    const minute = number('referenceMinuteOfHour', cluster.minute, 0, 59);
+    const policy = readPolicy(wire['policies']);
+    const hourly = policy.find(({ frequencyType }) => frequencyType === 'hourly');
+    const most = hourly === undefined ? 3650 : daysKept(hourly);
+    const windowDays =
+      wire['restoreWindowDays'] === undefined ? cluster.windowDays : number('restoreWindowDays', 0, 1, most);
+    const least = (items: readonly SimulatedPolicyItem[]): number[] =>
+      Object.keys(INTERVALS).map((type) =>
+        Math.max(0, ...items.filter(({ frequencyType }) => frequencyType === type).map(daysKept)),
+      );
+    const before = least(cluster.policy);
+    const lowers = windowDays < cluster.windowDays || least(policy).some((days, index) => days < (before[index] ?? 0));
+    if (isUnderPolicy(cluster) && lowers) throw new Refused(403, 'BACKUP_COMPLIANCE_POLICY_VIOLATION', 'Forbidden');
+    // The older part of the log is gone, and widening the window again does not bring it back.
+    if (windowDays < cluster.windowDays) {
+      cluster.pitrSince = Math.max(cluster.pitrSince, now() - windowDays * DAY);
+    }
+    Object.assign(cluster, { hour, minute, policy, windowDays });
   };
 
   const jobOf = (cluster: SimulatedCluster, id: string): SimulatedJob => {
@@ -822,6 +951,17 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
     if (!cluster.backups) throw notFound('BACKUP_CONFIG_NOT_FOUND');
     return answer(200, '2024-08-05', showSchedule(cluster, request));
   });
+  on('PATCH', C, '2024-10-23', (request, parts) => {
+    const cluster = dedicated(parts);
+    updateCluster(cluster, request.json);
+    return answer(200, '2024-10-23', showCluster(cluster, request));
+  });
+  on('PATCH', `${C}/backup/schedule`, '2024-08-05', (request, parts) => {
+    const cluster = dedicated(parts);
+    if (!cluster.backups) throw notFound('BACKUP_CONFIG_NOT_FOUND');
+    updateSchedule(cluster, request.json);
+    return answer(200, '2024-08-05', showSchedule(cluster, request));
+  });
   on('GET', `${C}/backup/snapshots`, '2023-01-01', (request, parts) => {
     const cluster = dedicated(parts);
     const rows = cluster.shards > 0 ? [] : rowsOf(cluster);
@@ -856,7 +996,7 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
     });
     on('DELETE', `${C}/backup/snapshots${infix}/*`, '2023-01-01', (_, parts) => {
       const [cluster, snapshot] = reach(parts);
-      if (state.projects.some(({ id, compliance }) => id === cluster.project && compliance === 'ACTIVE')) {
+      if (isUnderPolicy(cluster)) {
         throw new Refused(403, 'BACKUP_COMPLIANCE_POLICY_VIOLATION', 'Forbidden');
       }
       cluster.snapshots = cluster.snapshots.filter((candidate) => candidate !== snapshot);

@@ -2,8 +2,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Action } from '../../src/core/action.ts';
 import type { JsonObject } from '../../src/core/json.ts';
 import type { RestoreJob } from '../../src/core/schemas.ts';
+import { mongodbAtlas } from '../../src/providers/mongodb-atlas/provider.ts';
 import * as tools from '../../tools/mongodb-atlas.ts';
-import { type AtlasBench, CANARY, type Context, startAtlas } from '../support/atlas.ts';
+import { type AtlasBench, CANARY, type Context, DEFINES, startAtlas } from '../support/atlas.ts';
 import { granted } from '../support/runtime.ts';
 import { type Contract, openContract, specDirectory, specReason } from './serve.ts';
 
@@ -15,6 +16,8 @@ const USED = [
   'getGroupFlexCluster',
   'listGroupClusters',
   'getGroupClusterBackupSchedule',
+  'updateGroupCluster',
+  'updateGroupClusterBackupSchedule',
   'getGroupDbAccessHistoryCluster',
   'listGroupClusterBackupSnapshots',
   'listGroupClusterBackupSnapshotShardedClusters',
@@ -112,6 +115,30 @@ describe.skipIf(specDirectory === undefined)(`MongoDB Atlas against its API desc
       private_key: '${env:KEY}',
     });
     await atlas.operate(tools.createSnapshot, {}, { context });
+    expect(contract.faults).toEqual([]);
+  });
+
+  it('holds for declared settings', async () => {
+    const shop = atlas.simulator.state.cluster('sandbox-cluster');
+    Object.assign(shop, { pitr: false, hour: 4, minute: 5, windowDays: 3 });
+    shop.policy[1]!.retentionValue = 20;
+    const declared = mongodbAtlas.entityTypes[DEFINES]!.sandbox!.parameters['backup_schedule'] as JsonObject;
+    const context = await atlas.connect({
+      backup_schedule: { ...declared, reference_hour_of_day: 18, reference_minute_of_hour: 0 },
+    });
+    const { read, write } = mongodbAtlas.settings!;
+    const { findings } = await read(context);
+    const own = { ...context, input: {}, progress: () => {} } as unknown as Parameters<typeof write>[0];
+    for (const name of ['update-cluster', 'update-backup-schedule']) {
+      await granted(() =>
+        write(
+          own,
+          name,
+          findings.filter(({ change }) => change?.write === name),
+        ),
+      );
+    }
+    expect((await read(context)).findings.filter(({ verdict }) => verdict !== 'as_declared')).toEqual([]);
     expect(contract.faults).toEqual([]);
   });
 

@@ -95,6 +95,12 @@ describe('Atlas backup information', () => {
     expect(info.warnings).toEqual([
       'Cloud backup is off: there is nothing to restore from.',
       'Termination protection is off.',
+      'The entity declares backup_enabled true, the cluster has false.',
+      'The entity declares pit_enabled true, the cluster has false.',
+      'The entity declares termination_protection_enabled true, the cluster has false.',
+      'The entity declares backup_schedule.restore_window_days 7, the cluster has none.',
+      'The entity declares backup_schedule.daily {"retention_value":7,"retention_unit":"days"}, the cluster has none.',
+      'The entity declares backup_schedule.weekly {"frequency_interval":6,"retention_value":4,"retention_unit":"weeks"}, the cluster has none.',
     ]);
   });
 
@@ -103,7 +109,7 @@ describe('Atlas backup information', () => {
     state().projects[0]!.compliance = 'ACTIVE';
     const info = await atlas.read<BackupInfo>(tools.getBackupInfo);
     expect(info.warnings.join('\n')).toMatch(
-      /paused: no backups[\s\S]*UPDATING[\s\S]*Point-in-time restore is off[\s\S]*declares M10, the cluster is M20[\s\S]*compliance policy is active/,
+      /paused: no backups[\s\S]*UPDATING[\s\S]*Point-in-time restore is off[\s\S]*declares instance_size M10, the cluster has M20[\s\S]*compliance policy is active/,
     );
     expect(info.automated).toBe(false);
   });

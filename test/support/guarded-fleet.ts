@@ -77,6 +77,7 @@ export async function startSimulatedFleet(server: ServerOptions = {}): Promise<S
   const neon = neonSimulator(options);
   atlas.state.snapshotMs = 100;
   atlas.state.restoreMs = 100;
+  atlas.state.updateMs = 0;
   neon.state.workMs = 100;
   Object.assign(digitalocean.state, { restoreMs: 100, limit: 1000 });
   Object.assign(redis.state.durations, { queue: 60, backup: 100, import: 100 });
@@ -278,6 +279,10 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
       return set(snapshot, 'createdAt', snapshot.createdAt - 60_000);
     },
   });
+  const atlasDaily = () =>
+    fleet()
+      .atlas.cluster('sandbox-cluster')
+      .policy.find(({ frequencyType }) => frequencyType === 'daily')!;
   // Backups are kept longer than declared: the oldest of them would go.
   const rdsLower = (entity: string, database: () => { retentionDays: number }): GuardedCase => ({
     action: 'aws-rds/apply-settings',
@@ -314,6 +319,17 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
           .snapshots.find(({ id }) => id === snapshot_id)!;
         return set(snapshot, 'beganAt', snapshot.beganAt - 60_000);
       },
+    },
+    {
+      // Daily snapshots are kept longer than declared.
+      action: 'mongodb-atlas/apply-settings',
+      entity: 'sandbox/mongodb-atlas',
+      tool: 'backup_apply_settings',
+      prepare: async () => {
+        await set(atlasDaily(), 'retentionValue', 14);
+        return { input: {}, other: { settings: ['backup_schedule.daily'] } };
+      },
+      drift: () => set(atlasDaily(), 'retentionValue', 21),
     },
     rdsDelete('sandbox/aws-rds', 'instance'),
     rdsDelete('sandbox/aws-rds-cluster', 'cluster'),

@@ -159,6 +159,16 @@ const PLAIN: Record<string, Plain[]> = {
       }),
     },
   ],
+  'mongodb-atlas/apply-settings': [
+    {
+      action: 'apply-settings',
+      with: 'a longer window, and protection',
+      prepare: async (_engine, _entity, { atlas }) => {
+        Object.assign(atlas.cluster('sandbox-cluster'), { protected: false, windowDays: 2 });
+        return {};
+      },
+    },
+  ],
   'aws-rds/apply-settings': [
     {
       action: 'apply-settings',

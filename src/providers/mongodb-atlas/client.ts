@@ -10,6 +10,7 @@ import {
   type AtlasSnapshot,
   type ClusterRef,
   type Deployment,
+  type Frequency,
   goneDeployment,
   refusalError,
   type Subject,
@@ -33,7 +34,20 @@ export interface AtlasSettings extends AtlasCredentials {
   readonly base: string;
   readonly cluster: string;
   readonly project: string;
-  readonly instance_size: string | undefined;
+}
+
+export interface ClusterSwitches {
+  readonly backupEnabled?: boolean;
+  readonly pitEnabled?: boolean;
+  readonly terminationProtectionEnabled?: boolean;
+}
+
+export interface ScheduleUpdate {
+  readonly policy_id: string | undefined;
+  readonly items: readonly Frequency[];
+  readonly referenceHourOfDay?: number;
+  readonly referenceMinuteOfHour?: number;
+  readonly restoreWindowDays?: number;
 }
 
 type Wire = Record<string, unknown>;
@@ -68,15 +82,12 @@ const HIDDEN = ['INSUFFICIENT_PERMISSIONS', 'RESOURCE_NOT_FOUND', 'CLUSTER_TIER_
 export class AtlasClient {
   /** The cluster that the entity names. */
   readonly own: ClusterRef;
-  /** The instance size that the entity declares. */
-  readonly declared_size: string | undefined;
   readonly #settings: AtlasSettings;
   readonly #runtime: Runtime;
   #auth: Promise<Auth> | undefined;
 
   constructor(settings: AtlasSettings, runtime: Runtime) {
     this.own = { project: settings.project, cluster: settings.cluster };
-    this.declared_size = settings.instance_size;
     this.#settings = settings;
     this.#runtime = runtime;
   }
@@ -126,6 +137,27 @@ export class AtlasClient {
   async schedule(ref: ClusterRef, signal: AbortSignal): Promise<AtlasSchedule> {
     const call: Call = { subject: 'backup', role: 'Project Read Only', signal };
     return toSchedule(await this.#get(`${this.#cluster(ref)}/backup/schedule`, call));
+  }
+
+  /** Changes switches of a dedicated cluster; what is left out stays. Sent once. */
+  async updateCluster(ref: ClusterRef, switches: ClusterSwitches, signal: AbortSignal): Promise<void> {
+    const call: Call = { subject: 'cluster', role: 'Project Cluster Manager', signal };
+    await this.#write('PATCH', this.#cluster(ref), { ...switches }, call);
+  }
+
+  /** Changes the backup schedule; the policy replaces the one before, all else that is left out stays. Sent once. */
+  async updateSchedule(ref: ClusterRef, schedule: ScheduleUpdate, signal: AbortSignal): Promise<void> {
+    const call: Call = { subject: 'backup', role: 'Project Backup Manager', signal };
+    const { policy_id, items, ...rest } = schedule;
+    const policyItems = items.map(({ type, interval, unit, value }) => ({
+      frequencyType: type,
+      frequencyInterval: interval,
+      retentionUnit: unit,
+      retentionValue: value,
+    }));
+    // Never updateSnapshots, deleteSnapshots and their like: snapshots that exist keep the date they were given.
+    const body = { ...rest, policies: [{ ...(policy_id === undefined ? {} : { id: policy_id }), policyItems }] };
+    await this.#write('PATCH', `${this.#cluster(ref)}/backup/schedule`, body, call);
   }
 
   /** The state of the project's backup compliance policy: `ACTIVE` and the like, `none`, or `unknown` without the right to read it. */
@@ -308,12 +340,12 @@ export class AtlasClient {
     return this.#send('GET', path, undefined, call);
   }
 
-  #write(method: 'POST' | 'DELETE', path: string, body: JsonObject | undefined, call: Call): Promise<Wire> {
+  #write(method: 'POST' | 'PATCH' | 'DELETE', path: string, body: JsonObject | undefined, call: Call): Promise<Wire> {
     return this.#send(method, path, body, call);
   }
 
   async #send(
-    method: 'GET' | 'POST' | 'DELETE',
+    method: 'GET' | 'POST' | 'PATCH' | 'DELETE',
     path: string,
     body: JsonObject | undefined,
     call: Call,

@@ -1,5 +1,7 @@
+import type { JsonValue } from '../../core/json.ts';
 import type { BackupInfo } from '../../core/schemas.ts';
 import { known } from '../../core/wire.ts';
+import { declaredFindings } from './declared.ts';
 import { tierError } from './map.ts';
 import { type AtlasContext, assertExists } from './snapshot.ts';
 import { restoreWindow, scheduleOf } from './window.ts';
@@ -8,7 +10,7 @@ import { restoreWindow, scheduleOf } from './window.ts';
 const FLEX_RETENTION_SECONDS = 8 * 86_400;
 
 /** Tells how a cluster is backed up, as its schedule and its snapshots say. */
-export async function backupInfo({ client, runtime, signal }: AtlasContext): Promise<BackupInfo> {
+export async function backupInfo({ client, entity, runtime, signal }: AtlasContext): Promise<BackupInfo> {
   const deployment = await client.deployment(client.own, signal);
   if (deployment.kind === 'free') throw tierError(deployment, 'backup API');
   if (deployment.kind === 'gone') assertExists(deployment);
@@ -20,8 +22,7 @@ export async function backupInfo({ client, runtime, signal }: AtlasContext): Pro
   const window = await restoreWindow(client, deployment, snapshots, runtime.now(), signal, schedule);
   const lines = (schedule?.items ?? []).map(({ every, keep }) => `${every} kept ${keep}`);
   const kept = Math.max(0, ...(schedule?.items ?? []).map(({ keep_seconds }) => keep_seconds));
-  const declared = client.declared_size;
-  const drifted = declared !== undefined && declared.toUpperCase() !== deployment.tier.toUpperCase();
+  const drifted = declaredFindings(entity, deployment, schedule).filter(({ verdict }) => verdict === 'differs');
   const keyed = deployment.key_provider !== undefined && deployment.key_provider !== 'NONE';
   const warnings = [
     ...(deployment.paused ? ['The cluster is paused: no backups are taken, and the snapshots that exist expire.'] : []),
@@ -37,7 +38,10 @@ export async function backupInfo({ client, runtime, signal }: AtlasContext): Pro
       ? ['Point-in-time restore is off: what was written after the newest snapshot would be lost.']
       : []),
     ...(deployment.deletion_protection === false ? ['Termination protection is off.'] : []),
-    ...(drifted ? [`The entity declares ${declared}, the cluster is ${deployment.tier}.`] : []),
+    ...drifted.map(
+      ({ setting, declared, actual }) =>
+        `The entity declares ${setting} ${wordsOf(declared)}, the cluster has ${wordsOf(actual ?? null)}.`,
+    ),
     ...(policy === 'ACTIVE'
       ? ['A backup compliance policy is active: snapshots cannot be deleted before they expire.']
       : []),
@@ -79,4 +83,9 @@ export async function backupInfo({ client, runtime, signal }: AtlasContext): Pro
       compliance_policy: policy,
     }),
   };
+}
+
+function wordsOf(value: JsonValue): string {
+  if (value === null) return 'none';
+  return typeof value === 'string' ? value : JSON.stringify(value);
 }

@@ -2,12 +2,17 @@ import { type ErrorCode, HoldfastError } from '../../core/errors.ts';
 import { isObject, type JsonObject } from '../../core/json.ts';
 import type { JobStatus, RecoveryPoint, RestoreJob } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
-import { instantOf as instant, known, listOf as list, type Wire } from '../../core/wire.ts';
+import { instantOf as instant, known, listOf as list, numberOf, type Wire } from '../../core/wire.ts';
 
 /** Names one cluster: the id of its project and its own name. */
 export interface ClusterRef {
   readonly project: string;
   readonly cluster: string;
+}
+
+/** What a person types to approve: the project by its name where that is plain, and the cluster. */
+export function clusterTitle(projectName: string | undefined, { project, cluster }: ClusterRef): string {
+  return `${/^[\w.-]{1,64}$/.test(projectName ?? '') ? projectName : project}/${cluster}`;
 }
 
 /** One cluster as far as backups depend on it. `gone`: Atlas knows no such cluster, its retained snapshots may live on. */
@@ -292,7 +297,22 @@ export function toFlexJob(wire: Wire): AtlasJob {
 
 const DAYS: Record<string, number> = { days: 1, weeks: 7, months: 31, years: 365 };
 
-export interface PolicyItem {
+/** How often snapshots of one frequency are taken and how long they are kept, in the words of Atlas. */
+export interface Frequency {
+  /** `hourly`, `daily`, `weekly`, `monthly`, `yearly` */
+  readonly type: string;
+  readonly interval: number;
+  /** `days`, `weeks`, `months`, `years` */
+  readonly unit: string;
+  readonly value: number;
+}
+
+/** Gives a time in days, a month as 31 and a year as 365; NaN for a unit that is not known. */
+export function daysOf({ unit, value }: Pick<Frequency, 'unit' | 'value'>): number {
+  return value * (DAYS[unit] ?? Number.NaN);
+}
+
+export interface PolicyItem extends Frequency {
   every: string;
   keep: string;
   /** Seconds; a month counts 31 days, a year 365. */
@@ -300,7 +320,10 @@ export interface PolicyItem {
 }
 
 export interface AtlasSchedule {
+  readonly policy_id: string | undefined;
   readonly items: readonly PolicyItem[];
+  readonly hour: number | undefined;
+  readonly minute: number | undefined;
   /** Days that point-in-time restores reach back. */
   readonly window_days: number | undefined;
   readonly next_at: string | undefined;
@@ -312,26 +335,32 @@ export interface AtlasSchedule {
 
 /** @see Atlas Admin API v2, getGroupClusterBackupSchedule (2024-08-05) */
 export function toSchedule(wire: Wire): AtlasSchedule {
-  const items = list(first(wire['policies'])['policyItems']).map((item): PolicyItem => {
+  const policy = first(wire['policies']);
+  const items = list(policy['policyItems']).map((item): PolicyItem => {
     const value = Number(item['retentionValue'] ?? 0);
-    const unit = String(item['retentionUnit']);
+    const unit = cleanText(item['retentionUnit'], 20);
     const type = cleanText(item['frequencyType'], 20);
     const interval = Number(item['frequencyInterval'] ?? 1);
     return {
+      type,
+      interval,
+      unit,
+      value,
       every: type === 'hourly' ? `${interval} h` : type,
       keep: `${value} ${DAYS[unit] === undefined ? 'unknown' : unit}`,
       keep_seconds: value * (DAYS[unit] ?? 0) * 86_400,
     };
   });
-  const [hour, minute] = [wire['referenceHourOfDay'], wire['referenceMinuteOfHour']];
+  const hour = numberOf(wire['referenceHourOfDay']);
+  const minute = numberOf(wire['referenceMinuteOfHour']);
   return {
+    policy_id: text(policy['id']),
     items,
+    hour,
+    minute,
     window_days: typeof wire['restoreWindowDays'] === 'number' ? wire['restoreWindowDays'] : undefined,
     next_at: instant(wire['nextSnapshot']),
-    time:
-      typeof hour === 'number'
-        ? `${String(hour).padStart(2, '0')}:${String(typeof minute === 'number' ? minute : 0).padStart(2, '0')}`
-        : undefined,
+    time: hour === undefined ? undefined : `${String(hour).padStart(2, '0')}:${String(minute ?? 0).padStart(2, '0')}`,
     copies: list(wire['copySettings']).length,
     export: wire['autoExportEnabled'] === true,
   };

@@ -7,11 +7,37 @@ import { AtlasClient } from './client.ts';
 import { tierError } from './map.ts';
 import { restoreWindow } from './window.ts';
 
+const Unit = z.enum(['days', 'weeks', 'months', 'years']);
+const Kept = { retention_value: z.number().int().min(1), retention_unit: Unit };
+const Interval = z.number().int().min(1).max(40);
+/** Snapshots of one frequency: every how many hours, on which weekday, day of the month or month, and how long kept. */
+const Item = z.object({ frequency_interval: Interval, ...Kept }).strict();
+const DailyItem = z.object({ frequency_interval: z.literal(1).optional(), ...Kept }).strict();
+/** One item, several, or an empty list for none of this frequency. */
+const Items = z.union([Item, z.array(Item).max(31)]).optional();
+
+const Schedule = z
+  .object({
+    reference_hour_of_day: z.number().int().min(0).max(23).optional().describe('UTC'),
+    reference_minute_of_hour: z.number().int().min(0).max(59).optional(),
+    restore_window_days: z.number().int().min(1).optional().describe('Days that point-in-time restores reach back'),
+    hourly: z.union([Item, z.array(Item).max(1)]).optional(),
+    daily: z.union([DailyItem, z.array(DailyItem).max(1)]).optional(),
+    weekly: Items,
+    monthly: Items,
+    yearly: Items,
+  })
+  .strict();
+
 const Cluster = z.object({
   name: z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9-]{0,63}$/, 'an Atlas cluster name: letters, digits and hyphens'),
   project_id: z.string().regex(/^[a-f0-9]{24}$/, 'an Atlas project id: 24 hexadecimal digits'),
   /** Declared tier; compared with what the cluster has. */
   instance_size: z.string().optional(),
+  backup_enabled: z.boolean().optional().describe('Cloud backup'),
+  pit_enabled: z.boolean().optional().describe('Continuous backup, for restores to a point in time'),
+  termination_protection_enabled: z.boolean().optional(),
+  backup_schedule: Schedule.optional(),
   /** The guide's name for the client secret. */
   secret_ref: SecretReference.optional(),
   client_id: z.union([SecretReference, z.string().min(1)]).optional(),
@@ -41,6 +67,14 @@ export const mongodbAtlas = defineProvider<AtlasEntity, AtlasClient>({
         instance_size: 'M10',
         client_id: '${env:MONGODB_ATLAS_CLIENT_ID}',
         secret_ref: '${env:MONGODB_ATLAS_CLIENT_SECRET}',
+        backup_enabled: true,
+        pit_enabled: true,
+        termination_protection_enabled: true,
+        backup_schedule: {
+          restore_window_days: 7,
+          daily: { retention_value: 30, retention_unit: 'days' },
+          monthly: { frequency_interval: 40, retention_value: 12, retention_unit: 'months' },
+        },
       },
       sandbox: {
         name: 'mongodb-atlas',
@@ -50,6 +84,14 @@ export const mongodbAtlas = defineProvider<AtlasEntity, AtlasClient>({
           instance_size: 'M10',
           client_id: 'mdb_sa_id_sandbox',
           client_secret: '${env:MONGODB_ATLAS_CLIENT_SECRET}',
+          backup_enabled: true,
+          pit_enabled: true,
+          termination_protection_enabled: true,
+          backup_schedule: {
+            restore_window_days: 7,
+            daily: { retention_value: 7, retention_unit: 'days' },
+            weekly: { frequency_interval: 6, retention_value: 4, retention_unit: 'weeks' },
+          },
         },
       },
     },
@@ -64,7 +106,6 @@ export const mongodbAtlas = defineProvider<AtlasEntity, AtlasClient>({
         base: (entity.endpoint ?? 'https://cloud.mongodb.com').replace(/\/+$/, ''),
         cluster: clusterOf(entity),
         project: entity.project_id,
-        instance_size: entity.instance_size,
         client_id: entity.client_id,
         client_secret: entity.client_secret,
         secret_ref: entity.secret_ref,
@@ -106,6 +147,28 @@ export const mongodbAtlas = defineProvider<AtlasEntity, AtlasClient>({
       });
     }
     return options;
+  },
+
+  settings: {
+    about: {
+      instance_size: 'The tier, which decides what backups there are; Holdfast never changes it.',
+      backup_enabled: 'Whether Atlas takes snapshots; switching it off is `weaken`.',
+      pit_enabled: 'Whether the cluster can go back to a point in time; switching it off is `weaken`.',
+      termination_protection_enabled: 'Whether the cluster is safe from deletion; switching it off is `weaken`.',
+      'backup_schedule.reference_hour_of_day': 'The hour of the snapshots, UTC.',
+      'backup_schedule.reference_minute_of_hour': 'The minute of the snapshots.',
+      'backup_schedule.restore_window_days': 'Days that point-in-time restores reach back; fewer is `weaken`.',
+      'backup_schedule.hourly': 'Snapshots every so many hours; rarer, or kept for less, is `weaken`.',
+      'backup_schedule.daily': 'Daily snapshots; none, or kept for less, is `weaken`.',
+      'backup_schedule.weekly': 'Weekly snapshots, 1 is Monday; fewer, or kept for less, is `weaken`.',
+      'backup_schedule.monthly':
+        'Monthly snapshots, 40 is the last day of the month; fewer, or kept for less, is `weaken`.',
+      'backup_schedule.yearly':
+        'Snapshots on the first day of a month, once a year; fewer, or kept for less, is `weaken`.',
+    },
+    read: async (context) => (await import('./declared.ts')).readSettings(context),
+    write: async (context, write, findings) => (await import('./declared.ts')).writeSettings(context, write, findings),
+    patience_seconds: 1800,
   },
 
   toError: asHoldfastError,

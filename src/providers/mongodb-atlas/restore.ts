@@ -11,6 +11,7 @@ import {
   type AtlasJob,
   type AtlasSnapshot,
   type ClusterRef,
+  clusterTitle,
   type Deployment,
   SAFETY_DESCRIPTION,
   tierError,
@@ -195,9 +196,8 @@ export async function planRestore(context: AtlasContext, input: RestoreInput): P
   const newer = all.filter(({ restorable, created_at }) => restorable && (created_at ?? '') > (moment ?? ''));
   const ago = moment === undefined ? undefined : formatDuration((now.getTime() - new Date(moment).getTime()) / 1000);
   const safety = safetyOf(target);
-  const name = /^[\w.-]{1,64}$/.test(projectName ?? '') ? projectName : target.project;
   return {
-    target: `${name}/${target.cluster}`,
+    target: clusterTitle(projectName, target),
     source: `${from}, cluster '${source.cluster}'`,
     loses: inPlace
       ? `IN PLACE: everything in '${target.cluster}' is replaced; what was written after ${moment ?? 'the snapshot'}${ago === undefined ? '' : ` (the last ${ago})`} is gone`
