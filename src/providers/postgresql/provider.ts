@@ -103,7 +103,14 @@ export const postgresql = defineProvider<PostgresEntity, PostgresClient>({
       },
     },
   },
-  cannot: {},
+  cannot: {
+    'check-settings':
+      'What the entity declares is applied by Holdfast itself at every call; the server keeps nothing of it.',
+    'apply-settings':
+      'What the entity declares is applied by Holdfast itself at every call; the server keeps nothing of it.',
+  },
+  guide: async () => (await import('./guide.ts')).guide,
+  grants: async (context, permissions) => (await import('./grants.ts')).readGrants(context, permissions),
   // No HTTP goes out; the numbers bound nothing here.
   limits: { per_second: 100, burst: 100, concurrent: 8, timeout_ms: 60_000 },
   async connect(entity, runtime) {

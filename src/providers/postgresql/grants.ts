@@ -1,0 +1,43 @@
+import { HoldfastError } from '../../core/errors.ts';
+import type { PermissionState, ProviderContext } from '../../core/provider.ts';
+import { withSession } from '../../postgres/connection.ts';
+import { assertReadsEverything, readDatabase, readServer } from '../../postgres/server.ts';
+import type { PostgresClient } from './client.ts';
+import type { PostgresEntity } from './entity.ts';
+
+export const READ_ALL_DATA = 'pg_read_all_data';
+export const BYPASS_ROW_SECURITY = 'BYPASSRLS';
+export const CREATE_DATABASES = 'CREATEDB';
+export const OWN_DATABASE = 'owner of the database';
+export const END_SESSIONS = 'pg_signal_backend';
+
+/** Asks the server which of these rights the entity's role has. Reads catalogues only. */
+export async function readGrants(
+  { client, signal }: ProviderContext<PostgresClient, PostgresEntity>,
+  permissions: readonly string[],
+): Promise<Record<string, PermissionState>> {
+  const connection = await client.connection();
+  return withSession(connection, signal, async (session) => {
+    const server = await readServer(session);
+    const { superuser, bypass_rls, create_db, signal_backend } = server.role;
+    const database = await readDatabase(session, server.database);
+    const readsAll = await assertReadsEverything(session, server).then(
+      () => true,
+      (cause: unknown) => {
+        if (cause instanceof HoldfastError && cause.code === 'INSUFFICIENT_PERMISSIONS') return false;
+        throw cause;
+      },
+    );
+    const has: Record<string, boolean> = {
+      // Whoever reads every row may do so by whatever grants it.
+      [READ_ALL_DATA]: readsAll,
+      [BYPASS_ROW_SECURITY]: superuser || bypass_rls || readsAll,
+      [CREATE_DATABASES]: superuser || create_db,
+      [OWN_DATABASE]: superuser || database?.ours === true,
+      [END_SESSIONS]: superuser || signal_backend,
+    };
+    const state = (permission: string): PermissionState =>
+      has[permission] === undefined ? 'unknown' : has[permission] ? 'granted' : 'refused';
+    return Object.fromEntries(permissions.map((permission) => [permission, state(permission)]));
+  });
+}

@@ -1,0 +1,55 @@
+import type { ProviderGuide } from '../../core/provider.ts';
+import { ident } from '../../postgres/sql.ts';
+import { BYPASS_ROW_SECURITY, CREATE_DATABASES, END_SESSIONS, OWN_DATABASE, READ_ALL_DATA } from './grants.ts';
+
+const RESTORING = [CREATE_DATABASES, OWN_DATABASE, END_SESSIONS];
+
+/** What to know of PostgreSQL servers that one runs oneself; measured on PostgreSQL 15, and from its documentation. */
+export const guide: ProviderGuide = {
+  behaviour: [
+    'A snapshot is one pg_dump of one database, compressed by zstd, sealed by age and stored by Holdfast: it holds the data as of one moment, and there is no way to any moment in between.',
+    'Roles and their passwords belong to the server, not to a database; the snapshot keeps the definitions of roles beside the data, without passwords.',
+    'A snapshot is visible only once it is complete and its checksum is written; one that was interrupted is never listed as restorable.',
+    'A restore makes a new database and compares it with the inventory that was taken in the same moment as the snapshot; only then is it used.',
+    'A restore without target_database replaces the database itself: the present one is snapshotted, renamed and kept, and dropping it is left to you.',
+    'A backup that was never restored is a hope: verify-snapshot restores it into a scratch database and compares.',
+    'Every snapshot can be restored without Holdfast: age -d, zstd -d, pg_restore; describe-snapshot shows the commands.',
+  ],
+  limits: [
+    'PostgreSQL 13 or newer; pg_dump and pg_restore of the major version of the server or newer.',
+    'A snapshot of a newer major version does not restore into an older server.',
+    'A dump waits 30 seconds for a lock on a table, then gives up.',
+    'One backup at a time for each database.',
+    'Tables of more than 50 million rows are counted, not fingerprinted (fingerprint_max_rows).',
+    'A restore wants free disk space of about 1.2 times the database.',
+  ],
+  credentials: [
+    'password of the entity, a reference: ${env:NAME} or ${file:/path}',
+    'connection_url of the entity, a reference to a whole postgresql:// URL',
+    'PGPASSWORD of the environment',
+  ],
+  permissions: {
+    'get-backup-info': [],
+    'create-snapshot': [READ_ALL_DATA, BYPASS_ROW_SECURITY],
+    'list-snapshots': [],
+    'describe-snapshot': [],
+    'delete-snapshot': [],
+    'verify-snapshot': [CREATE_DATABASES],
+    restore: [...RESTORING, READ_ALL_DATA],
+    'get-restore-status': [],
+  },
+  grant: 'rights of the role',
+  policy(permissions, entity) {
+    const role = ident(typeof entity?.['user'] === 'string' ? entity['user'] : 'holdfast');
+    const database = ident(typeof entity?.['database'] === 'string' ? entity['database'] : 'orders');
+    const statements: Record<string, string> = {
+      [READ_ALL_DATA]: `GRANT pg_read_all_data TO ${role};`,
+      [BYPASS_ROW_SECURITY]: `ALTER ROLE ${role} BYPASSRLS;  -- only where tables have row security`,
+      [CREATE_DATABASES]: `ALTER ROLE ${role} CREATEDB;`,
+      [OWN_DATABASE]: `ALTER DATABASE ${database} OWNER TO ${role};  -- only to restore over the database itself`,
+      [END_SESSIONS]: `GRANT pg_signal_backend TO ${role};  -- only to restore over the database itself`,
+    };
+    const lines = permissions.flatMap((permission) => statements[permission] ?? []);
+    return ['-- as a superuser', ...lines].join('\n');
+  },
+};
