@@ -77,7 +77,7 @@ function spoilWrites({ fleet }: Lane, kind: FaultKind): void {
   const settings = { kind, times: 1, delay_ms: 20, retry_after: 0.02 };
   for (const path of ['/backup', '/import', '/restore', '/clone'])
     fleet.provider.fault({ ...settings, method: 'POST', path });
-  fleet.provider.fault({ ...settings, method: 'DELETE' });
+  for (const method of ['DELETE', 'PATCH', 'PUT']) fleet.provider.fault({ ...settings, method });
 }
 
 function recover(lane: Lane): void {
@@ -172,6 +172,7 @@ async function make(lane: Lane, one: MutatingCall, disturb: () => void, more: Js
     snapshot: snapshots,
     restore: after.restores - before.restores,
     delete: before.snapshots - after.snapshots,
+    settings: after.settings - before.settings,
     none: 0,
   }[one.effect];
   return { end, record, writes, effect, snapshots };
