@@ -111,8 +111,7 @@ export class Guard {
     }
     // Belt and braces: whatever a rule said, a floor risk never gets past here without a confirmation.
     if (verdict.decision === 'allow' && RISKS.includes(risk) && !hasFloor(risk)) {
-      // A token is worth one call, also where what it was given for has been done and nothing guarded is left to do.
-      if (request.token !== undefined) await this.#check(await this.#find(request), request, verdict);
+      await this.#refuseSpent(request);
       return { decision: 'allow', rule: verdict.rule, confirmationId: undefined };
     }
     if (request.token === undefined && request.confirmationId === undefined) {
@@ -126,6 +125,20 @@ export class Guard {
       throw new HoldfastError('CONFIRMATION_USED', 'this confirmation was used by another call at the same moment');
     }
     return { decision: 'confirmed', rule: verdict.rule, confirmationId: record.id };
+  }
+
+  /**
+   * A token is worth one call, also where what it was given for has been done and nothing guarded is left to do. Of a
+   * call that needs none, a token that was given for another is nobody's concern: it stays as it is.
+   */
+  async #refuseSpent(request: AdmissionRequest): Promise<void> {
+    const { token } = request;
+    if (token === undefined || !isToken(token)) return;
+    const record = await this.#options.store.confirmation({ token_sha256: sha256(token) });
+    if (record?.state !== 'consumed') return;
+    const parts = this.#parts(request);
+    if ((['action', 'entity', 'input'] as const).some((part) => parts[part] !== record.parts[part])) return;
+    throw new HoldfastError('CONFIRMATION_USED', 'this confirmation token was used before');
   }
 
   async #find(request: AdmissionRequest): Promise<ConfirmationRecord> {

@@ -293,7 +293,10 @@ describe('apply-settings', () => {
     const outcome = await engine.call({ ...apply(), token: confirmation.token });
     expect(outcome).toMatchObject({ operation: { status: 'succeeded' } });
     expect(vault.writes).toEqual(['modify: retention, locked', 'seal: mode']);
-    // Nothing is left to apply, and so nothing to confirm.
+    expect((await refusal(engine.call({ ...apply(), token: confirmation.token }))).code).toBe('CONFIRMATION_USED');
+    // Nothing is left to apply, and so nothing to confirm; another call may carry the spent token about.
+    const carried = { principal: ANA, entity: KEY, action: 'check-settings', input: {}, token: confirmation.token };
+    expect(await engine.call(carried)).toMatchObject({ output: { in_line: true } });
     expect(await engine.call(apply())).toMatchObject({ operation: { result: { applied: [] } } });
     expect(vault.writes).toHaveLength(2);
   });
