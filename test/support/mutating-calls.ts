@@ -86,6 +86,16 @@ const PLAIN: Record<string, Plain[]> = {
       }),
     },
   ],
+  'neon/apply-settings': [
+    {
+      action: 'apply-settings',
+      with: 'a longer history',
+      prepare: async (_engine, _entity, { neon }) => {
+        neon.project().historySeconds = 86_400;
+        return {};
+      },
+    },
+  ],
   'azure-cosmos/restore': [
     {
       action: 'restore',
@@ -162,9 +172,11 @@ const PLAIN: Record<string, Plain[]> = {
   'mongodb-atlas/apply-settings': [
     {
       action: 'apply-settings',
-      with: 'a longer window, and protection',
+      with: 'a longer window',
       prepare: async (_engine, _entity, { atlas }) => {
-        Object.assign(atlas.cluster('sandbox-cluster'), { protected: false, windowDays: 2 });
+        const shop = atlas.cluster('sandbox-cluster');
+        shop.windowDays = 2;
+        for (const item of shop.policy) if (item.frequencyType === 'daily') item.retentionValue = 7;
         return {};
       },
     },
