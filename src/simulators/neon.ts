@@ -57,6 +57,8 @@ export interface SimulatedProject {
   id: string;
   name: string;
   historySeconds: number;
+  /** Before it there is no history, whatever the seconds: a longer window fills up from then. */
+  historyFrom: number;
   createdAt: number;
   plan: string;
   branchesLimit: number;
@@ -326,7 +328,8 @@ export function neonSimulator({ clock }: SimulatorOptions): NeonSimulator {
     if (found === undefined) throw new Refused(404, 'branch not found');
     return found;
   };
-  const earliest = (project: SimulatedProject): number => now() - project.historySeconds * 1000;
+  const earliest = (project: SimulatedProject): number =>
+    Math.max(project.historyFrom, now() - project.historySeconds * 1000);
   const momentOf = (project: SimulatedProject, timestamp: unknown, lsn: unknown): number | undefined => {
     if (timestamp !== undefined && timestamp !== null && lsn !== undefined && lsn !== null) {
       throw new Refused(400, 'timestamp and LSN cannot be used together');
@@ -478,6 +481,66 @@ export function neonSimulator({ clock }: SimulatorOptions): NeonSimulator {
     return { status: 200, body };
   };
 
+  // --- settings ----------------------------------------------------------------------------------------------------
+
+  const updateProject = (project: SimulatedProject, body: unknown): SimulatorResponse => {
+    const wanted = isObject(body) && isObject(body['project']) ? body['project'] : undefined;
+    const seconds = wanted?.['history_retention_seconds'];
+    if (wanted === undefined || Object.keys(wanted).join() !== 'history_retention_seconds') {
+      throw new Refused(400, 'this simulator updates the history window only');
+    }
+    if (!Number.isInteger(seconds) || (seconds as number) < 0 || (seconds as number) > 2_592_000) {
+      throw new Refused(400, 'history_retention_seconds is out of range');
+    }
+    if ((seconds as number) > longestHistory(project.plan)) {
+      throw new Refused(412, 'the plan does not allow such a history window');
+    }
+    // What is cut off is gone for every branch; a longer window does not bring it back.
+    project.historyFrom = Math.max(earliest(project), now() - (seconds as number) * 1000);
+    project.historySeconds = seconds as number;
+    for (const branch of project.branches) {
+      const first = branch.history.findLastIndex(({ at }) => at <= project.historyFrom);
+      branch.history.splice(0, Math.max(0, first));
+    }
+    return {
+      status: 200,
+      body: { project: showProject(project), operations: begin(project, undefined, 'apply_config') },
+    };
+  };
+  const updateBranch = (project: SimulatedProject, branch: SimulatedBranch, body: unknown): SimulatorResponse => {
+    const wanted = isObject(body) && isObject(body['branch']) ? body['branch'] : undefined;
+    if (typeof wanted?.['protected'] !== 'boolean' || Object.keys(wanted).length !== 1) {
+      throw new Refused(400, 'this simulator updates the protection of branches only');
+    }
+    const others = project.branches.filter((one) => one.protected && one !== branch).length;
+    if (wanted['protected'] && others >= protectedLimit(project.plan)) {
+      throw new Refused(422, 'protected branches limit exceeded', 'BRANCHES_PROTECTED_LIMIT_EXCEEDED');
+    }
+    branch.protected = wanted['protected'];
+    return { status: 200, body: { branch: showBranch(project, branch), operations: [] } };
+  };
+  const setSchedule = (project: SimulatedProject, branch: SimulatedBranch, body: unknown): SimulatorResponse => {
+    if (branch.parentId !== undefined) throw new Refused(422, 'child branches have no schedule');
+    if (project.plan.startsWith('free')) throw new Refused(412, 'the plan has no backup schedules');
+    const items = isObject(body) && Array.isArray(body['schedule']) ? body['schedule'] : undefined;
+    if (items === undefined) throw new Refused(400, 'the schedule is missing');
+    const isNumber = (value: unknown, from: number, to: number): boolean =>
+      Number.isInteger(value) && (value as number) >= from && (value as number) <= to;
+    const lines = items.map((item): Record<string, unknown> => {
+      const days = { daily: 0, weekly: 7, monthly: 31 }[isObject(item) ? String(item['frequency']) : ''];
+      if (!isObject(item) || days === undefined) throw new Refused(400, 'the frequency is invalid');
+      if (!isNumber(item['hour'], 0, 23)) throw new Refused(400, 'the hour is invalid');
+      if (days === 0 ? item['day'] !== undefined : !isNumber(item['day'], 1, days)) {
+        throw new Refused(400, 'the day is invalid');
+      }
+      const retention = item['retention_seconds'] ?? 3_024_000;
+      if (!isNumber(retention, 3600, 3_024_000)) throw new Refused(400, 'the retention is invalid');
+      return { ...item, retention_seconds: retention };
+    });
+    project.schedules.set(branch.id, lines);
+    return { status: 200, body: {} };
+  };
+
   // --- snapshots ---------------------------------------------------------------------------------------------------
 
   const snapshotIn = (project: SimulatedProject, id: string): SimulatedSnapshot => {
@@ -600,6 +663,8 @@ export function neonSimulator({ clock }: SimulatorOptions): NeonSimulator {
       return { status: 200, body: { diff: ['--- a', '+++ b', ...lines].join('\n') } };
     }
     assertUnlocked(project);
+    if (call === 'PATCH') return updateBranch(project, branch, json);
+    if (call === 'PUT backup_schedule') return setSchedule(project, branch, json);
     if (call === 'POST snapshot') return takeSnapshot(project, branch, request);
     if (call === 'POST restore') return restoreBranch(project, branch, json);
     throw new Refused(404, 'this path is not simulated');
@@ -632,6 +697,10 @@ export function neonSimulator({ clock }: SimulatorOptions): NeonSimulator {
     }
     if (id !== undefined) throw new Refused(404, 'this path is not simulated');
     if (call === 'GET') return { status: 200, body: { project: showProject(project) } };
+    if (call === 'PATCH') {
+      assertUnlocked(project);
+      return updateProject(project, json);
+    }
     if (call === 'GET branches') {
       const { items, next } = paged(project.branches, request);
       const branches = items.map((branch) => showBranch(project, branch));
@@ -680,6 +749,17 @@ export function neonSimulator({ clock }: SimulatorOptions): NeonSimulator {
       }
     },
   };
+}
+
+/** Seconds of history that a plan has at most. */
+function longestHistory(plan: string): number {
+  if (plan.startsWith('free')) return 21_600;
+  return plan.startsWith('launch') ? 604_800 : 2_592_000;
+}
+
+function protectedLimit(plan: string): number {
+  if (plan.startsWith('free')) return 0;
+  return plan.startsWith('launch') ? 2 : 5;
 }
 
 function annotation(id: string): object {
@@ -733,6 +813,7 @@ function sampleFleet(now: number): SimulatedProject[] {
     given: Pick<SimulatedProject, 'id' | 'name' | 'branches'> & Partial<SimulatedProject>,
   ): SimulatedProject => ({
     historySeconds: 604_800,
+    historyFrom: 0,
     createdAt: now - 90 * DAY,
     plan: 'launch_v3',
     branchesLimit: 5000,

@@ -1,13 +1,18 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { JsonObject } from '../../src/core/json.ts';
+import { readSettings, writeSettings } from '../../src/providers/neon/declared.ts';
 import { neon } from '../../src/providers/neon/provider.ts';
 import { NEON_SANDBOX, type NeonSimulator, neonSimulator } from '../../src/simulators/neon.ts';
 import * as tools from '../../tools/neon.ts';
 import { type Bench, failure, startBench } from '../support/bench.ts';
+import { granted } from '../support/runtime.ts';
 import { type Contract, openContract, specDirectory, specReason } from './serve.ts';
 
 const USED = [
   'getProject',
+  'updateProject',
+  'updateProjectBranch',
+  'setSnapshotSchedule',
   'listProjectBranches',
   'getProjectBranch',
   'createProjectBranch',
@@ -72,6 +77,18 @@ describe.skipIf(specDirectory === undefined)(`Neon against its official API desc
     await bench.operate(tools.deleteBranch, { branch_id: NEON_SANDBOX.drill });
     const made = bench.simulator.state.branch('moment').id;
     await bench.operate(tools.deleteBranch, { branch_id: made, hard_delete: true });
+    const declared = {
+      history_retention_seconds: 86_400,
+      backup_schedule: [
+        { frequency: 'weekly', hour: 4, day: 7 },
+        { frequency: 'monthly', hour: 5, day: 31, retention_seconds: 3_024_000 },
+      ],
+      protected: true,
+    };
+    const context = (await bench.connect(declared)) as never;
+    const { findings } = await readSettings(context);
+    for (const { change } of findings) await granted(() => writeSettings(context, change!.write));
+    expect((await readSettings(context)).findings.every(({ verdict }) => verdict === 'as_declared')).toBe(true);
     expect(contract.faults).toEqual([]);
     expect([...contract.seen].sort()).toEqual([...USED].sort());
   });

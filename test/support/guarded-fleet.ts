@@ -495,6 +495,17 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
       drift: () => set(fleet().neon.branch('main'), 'default', false),
     },
     {
+      // A longer history than the declared one.
+      action: 'neon/apply-settings',
+      entity: 'sandbox/neon',
+      tool: 'backup_apply_settings',
+      prepare: async () => {
+        fleet().neon.project().historySeconds = 2_592_000;
+        return { input: {}, other: { settings: ['history_retention_seconds'] } };
+      },
+      drift: () => set(fleet().neon.project(), 'historySeconds', 1_209_600),
+    },
+    {
       action: 'neon/delete-snapshot',
       entity: 'sandbox/neon',
       tool: 'neon_delete_snapshot',

@@ -259,11 +259,33 @@ export class NeonClient {
     );
   }
 
+  /** Sets how long the history of all branches is kept, in seconds, and nothing else of the project. Sent once. */
+  async setHistory(seconds: number, signal: AbortSignal): Promise<Change> {
+    const body = { project: { history_retention_seconds: seconds } };
+    return toChange(await this.#write('PATCH', '', { about: { what: 'the history window' }, body, signal }));
+  }
+
+  /** Protects a branch, or ends that. Sent once. */
+  async protect(id: string, isProtected: boolean, signal: AbortSignal): Promise<Change> {
+    const path = `/branches/${checkId(id, 'branch_id')}`;
+    const body = { branch: { protected: isProtected } };
+    return toChange(
+      await this.#write('PATCH', path, { about: { what: 'the protection of the branch' }, body, signal }),
+    );
+  }
+
+  /** Replaces the whole snapshot schedule of a branch; an empty one switches it off. Sent once. */
+  async setSchedule(id: string, schedule: readonly JsonObject[], signal: AbortSignal): Promise<Change> {
+    const path = `/branches/${checkId(id, 'branch_id')}/backup_schedule`;
+    const body = { schedule: [...schedule] };
+    return toChange(await this.#write('PUT', path, { about: { what: 'the backup schedule' }, body, signal }));
+  }
+
   #get(path: string, about: About, signal: AbortSignal, query?: Record<string, string>): Promise<Wire> {
     return this.#unlocked('GET', path, { about, query, signal });
   }
 
-  #write(method: 'POST' | 'DELETE', path: string, call: RestCall<About>): Promise<Wire> {
+  #write(method: Exclude<RestMethod, 'GET'>, path: string, call: RestCall<About>): Promise<Wire> {
     const before = turns.get(this.#turn) ?? Promise.resolve();
     const work = before.then(() => {
       call.signal.throwIfAborted();

@@ -3,9 +3,9 @@ import type { BackupInfo } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
 import { formatDuration } from '../../core/time.ts';
 import { known } from '../../core/wire.ts';
-import { unless } from '../rest.ts';
-import { type Branch, type NeonOperation, type Project, type ScheduleItem, shown, toPoint } from './map.ts';
-import type { NeonEntity } from './provider.ts';
+import { driftOf } from '../findings.ts';
+import { scheduleOf, scheduleText, settingFindings } from './declared.ts';
+import { type Branch, type NeonOperation, type Project, shown, toPoint } from './map.ts';
 import { type Context, freeName, stampOf, windowOf } from './work.ts';
 
 /** The ends of the window are estimated: what is offered stays this far inside. */
@@ -24,14 +24,7 @@ export async function backupInfo(context: Context): Promise<BackupInfo> {
     client.operations(signal),
   ]);
   const branch = client.own(branches);
-  // Child branches and some plans have no schedule at all.
-  const schedule = await unless(
-    client.schedule(branch.id, signal),
-    'NOT_SUPPORTED',
-    'INVALID_PARAMETER',
-    'RESOURCE_NOT_FOUND',
-    'INSUFFICIENT_PERMISSIONS',
-  );
+  const schedule = await scheduleOf(context, branch);
   const now = runtime.now();
   const points = snapshots.map((snapshot) => toPoint(snapshot, now));
   const own = points.filter(({ restorable, provider }) => restorable && provider?.['source_branch_id'] === branch.id);
@@ -42,7 +35,7 @@ export async function backupInfo(context: Context): Promise<BackupInfo> {
   return {
     automated: project.history_seconds > 0 || (schedule?.length ?? 0) > 0,
     ...(retention > 0 ? { retention_seconds: retention } : {}),
-    ...(schedule === undefined || schedule.length === 0 ? {} : { schedule: schedule.map(sentence).join('; ') }),
+    ...(schedule === undefined || schedule.length === 0 ? {} : { schedule: scheduleText(schedule) }),
     pitr: {
       enabled: project.history_seconds > 0,
       ...(window === undefined
@@ -61,7 +54,7 @@ export async function backupInfo(context: Context): Promise<BackupInfo> {
       ...(branch.default && !branch.protected ? ['The branch is not protected against deletion.'] : []),
       ...(/^free/.test(project.plan ?? '') ? ['On this plan the history is also cut at 1 GB of changes.'] : []),
       ...projectWarnings(project, branches, operations, now),
-      ...driftOf(entity, project, branch, schedule),
+      ...driftOf(settingFindings(entity, { project, branch, schedule })),
     ],
     provider: known({
       project_id: project.id,
@@ -122,41 +115,6 @@ function projectWarnings(
       : []),
     ...(project.branches_limit !== undefined && branches.length >= project.branches_limit
       ? ['No branch is left under the limit of the plan: a restore needs one.']
-      : []),
-  ];
-}
-
-function sentence({ frequency, hour, day, retention_seconds }: ScheduleItem): string {
-  const at = hour === undefined ? '' : ` at ${String(hour).padStart(2, '0')}:00 UTC`;
-  const on = day === undefined ? '' : ` on day ${day}`;
-  return `${frequency}${on}${at}${retention_seconds === undefined ? '' : ` kept ${formatDuration(retention_seconds)}`}`;
-}
-
-function driftOf(
-  entity: NeonEntity,
-  project: Project,
-  branch: Branch,
-  schedule: readonly ScheduleItem[] | undefined,
-): string[] {
-  const { history_retention_seconds: history, backup_schedule: declared } = entity;
-  const lines = (items: readonly Partial<ScheduleItem>[]): string =>
-    items
-      .map((item) =>
-        sentence({ hour: undefined, day: undefined, retention_seconds: undefined, frequency: '', ...item }),
-      )
-      .sort()
-      .join('; ') || 'none';
-  return [
-    ...(history !== undefined && history !== project.history_seconds
-      ? [
-          `The entity declares a history of ${formatDuration(history)}, the project keeps ${formatDuration(project.history_seconds)}.`,
-        ]
-      : []),
-    ...(entity.protected !== undefined && entity.protected !== branch.protected
-      ? [`The entity declares protected ${entity.protected}, the branch has ${branch.protected}.`]
-      : []),
-    ...(declared !== undefined && schedule !== undefined && lines(declared as ScheduleItem[]) !== lines(schedule)
-      ? [`The entity declares the schedule ${lines(declared as ScheduleItem[])}, the branch has ${lines(schedule)}.`]
       : []),
   ];
 }

@@ -4,12 +4,18 @@ import { defineProvider } from '../../core/provider.ts';
 import { SecretReference } from '../../core/schemas.ts';
 import type { NeonClient } from './client.ts';
 
-const ScheduleItem = z.strictObject({
-  frequency: z.enum(['daily', 'weekly', 'monthly']),
-  hour: z.number().int().min(0).max(23).describe('UTC'),
-  day: z.number().int().min(1).max(31).optional(),
-  retention_seconds: z.number().int().min(3600).optional(),
-});
+const ScheduleItem = z
+  .strictObject({
+    frequency: z.enum(['daily', 'weekly', 'monthly']),
+    hour: z.number().int().min(0).max(23).describe('UTC'),
+    day: z.number().int().min(1).max(31).optional(),
+    retention_seconds: z.number().int().min(3600).optional(),
+  })
+  .refine(
+    ({ frequency, day }) => (frequency === 'daily' ? day === undefined : day !== undefined),
+    'weekly and monthly need day, daily has none',
+  )
+  .refine(({ frequency, day }) => frequency !== 'weekly' || (day ?? 0) <= 7, 'day is 1 to 7 in a week');
 
 const Project = z.object({
   project_id: z.string().regex(/^[a-z0-9-]{1,60}$/, 'the id of a Neon project, such as spring-example-302709'),
@@ -70,6 +76,17 @@ export const neon = defineProvider<NeonEntity, NeonClient>({
   async connect(entity, runtime) {
     const { NeonClient } = await import('./client.ts');
     return new NeonClient(entity, runtime);
+  },
+
+  settings: {
+    about: {
+      history_retention_seconds:
+        'how far back any moment of any branch can be restored; less is weaken, at once and for good, 0 switches it off',
+      backup_schedule: 'when snapshots are taken by themselves and how long they are kept; rarer or shorter is weaken',
+      protected: 'whether the branch can be neither deleted nor replaced; false is weaken',
+    },
+    read: async (context) => (await import('./declared.ts')).readSettings(context),
+    write: async (context, write) => (await import('./declared.ts')).writeSettings(context, write),
   },
 
   async recoveryOptions(context, at) {
