@@ -439,6 +439,17 @@ export function awsDynamodbSimulator(options: SimulatorOptions): DynamoDbSimulat
       ]);
       return listBackups(input);
     },
+    ListTables: (input) => {
+      only(input, ['ExclusiveStartTableName', 'Limit']);
+      const limit = Math.min(integer(input, 'Limit', 1, 100) ?? 100, state.pageSize);
+      const after = text(input, 'ExclusiveStartTableName') ?? '';
+      const names = [...state.tables.keys()].sort().filter((name) => name > after);
+      const page = names.slice(0, limit);
+      return {
+        TableNames: page,
+        ...(page.length < names.length ? { LastEvaluatedTableName: String(page.at(-1)) } : {}),
+      };
+    },
     CreateBackup: (input) => {
       only(input, ['TableName', 'BackupName']);
       const table = find(required(input, 'TableName'), 'TableNotFoundException');
@@ -483,7 +494,8 @@ export function awsDynamodbSimulator(options: SimulatorOptions): DynamoDbSimulat
       }
       const days = integer(wanted, 'RecoveryPeriodInDays', 1, 35) ?? 35;
       const enabled = wanted['PointInTimeRecoveryEnabled'] === true;
-      table.pitr = { enabled, days, since: enabled && !table.pitr.enabled ? now() : table.pitr.since };
+      // What a period has discarded does not come back with a longer one.
+      table.pitr = { enabled, days, since: table.pitr.enabled ? earliestOf(table) : now() };
       return { ContinuousBackupsDescription: continuous(table) };
     },
     UpdateTable: updateTable,
@@ -713,7 +725,7 @@ function seed(state: DynamoDbState, now: number): void {
   const orders = put({
     ...fresh(DYNAMODB_SANDBOX.table, now - 400 * DAY, { 'order-1': 'new' }),
     deletionProtection: true,
-    pitr: { enabled: true, days: 35, since: now - 300 * DAY },
+    pitr: { enabled: true, days: 14, since: now - 300 * DAY },
     stream: 'NEW_AND_OLD_IMAGES',
     ttl: { attribute: 'expires_at', since: now - 300 * DAY },
     tags: new Map([

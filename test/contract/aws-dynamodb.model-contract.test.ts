@@ -161,6 +161,7 @@ const USED = [
   'DescribeTimeToLive',
   'GetResourcePolicy',
   'ListBackups',
+  'ListTables',
   'ListTagsOfResource',
   'RestoreTableFromBackup',
   'RestoreTableToPointInTime',
@@ -252,6 +253,8 @@ describe('DynamoDB and the models of its SDK', () => {
     const [left] = (await client.listBackups({ from: new Date(0) }, signal)).items;
     await client.describeBackup(String(left?.BackupArn), signal);
     simulator.state.pageSize = 1;
+    const first = await client.listTables(undefined, signal);
+    expect((await client.listTables(first.next, signal)).names).not.toEqual(first.names);
     const { next } = await (await clientOf(table)).listBackups({}, signal);
     await (await clientOf(table)).listBackups({ after: next }, signal);
     simulator.state.pageSize = 100;
@@ -280,11 +283,15 @@ describe('DynamoDB and the models of its SDK', () => {
       await client.continuousBackups('contract-copy', signal);
       await client.setTimeToLive('contract-copy', 'expires_at', signal);
       await client.timeToLive('contract-copy', signal);
-      await client.setDeletionProtection('contract-copy', signal);
+      await client.setDeletionProtection('contract-copy', true, signal);
       await client.describeTable('contract-copy', signal);
       server.clock.advance(1000);
       await client.setStream('contract-copy', 'NEW_IMAGE', signal);
       await client.describeTable('contract-copy', signal);
+      server.clock.advance(1000);
+      await client.setDeletionProtection('contract-copy', false, signal);
+      await client.setPointInTimeRecovery('contract-copy', 'off', signal);
+      await client.continuousBackups('contract-copy', signal);
       await client.deleteBackup(arn, signal);
       expect(await codeOf(client.describeBackup(arn, signal))).toBe('SNAPSHOT_NOT_FOUND');
       expect(await codeOf(client.restoreMoment('latest', table, signal))).toBe('RESOURCE_EXISTS');
@@ -295,7 +302,7 @@ describe('DynamoDB and the models of its SDK', () => {
       expect(await codeOf(client.describeTable(table, signal))).toBe('INSUFFICIENT_PERMISSIONS');
       simulator.state.denied.clear();
     });
-    expect(server.writes()).toHaveLength(12);
+    expect(server.writes()).toHaveLength(14);
   });
 
   it('sends nothing for a name that is none', async () => {

@@ -168,7 +168,7 @@ describe('DynamoDB backup information', () => {
     const info = await read<BackupInfo>(tools.getBackupInfo);
     expect(tools.getBackupInfo.output.parse(info)).toMatchObject({
       automated: true,
-      retention_seconds: 35 * 86_400,
+      retention_seconds: 14 * 86_400,
       pitr: { enabled: true, window: { earliest_at: expect.any(String), latest_at: expect.any(String) } },
       deletion_protection: true,
       encryption: 'AWS owned key',
@@ -181,13 +181,13 @@ describe('DynamoDB backup information', () => {
       },
     });
     const window = info.pitr.window!;
-    expect(Date.parse(window.latest_at) - Date.parse(window.earliest_at)).toBeGreaterThan(34 * 86_400_000);
+    expect(Date.parse(window.latest_at) - Date.parse(window.earliest_at)).toBeGreaterThan(13 * 86_400_000);
   });
 
   it('warns of everything that a badly protected table lacks, and of what differs from what is declared', async () => {
     const context = await connect({
       table_name: 'legacy-sessions',
-      point_in_time_recovery_days: 14,
+      recovery_period_in_days: 14,
       tags: { Environment: 'production' },
     });
     const info = await read<BackupInfo>(tools.getBackupInfo, {}, context);
@@ -196,7 +196,7 @@ describe('DynamoDB backup information', () => {
     expect(text).toMatch(/newest restorable backup is 95 d old/);
     expect(text).toMatch(/Deletion protection is off/);
     expect(text).toMatch(/Declared point_in_time_recovery_enabled is true, actual false/);
-    expect(text).toMatch(/Declared point_in_time_recovery_days is 14, actual unset/);
+    expect(text).toMatch(/Declared recovery_period_in_days is 14, actual unset/);
     expect(text).toMatch(/Declared deletion_protection_enabled is true, actual false/);
     expect(text).toMatch(/Declared tags.Environment is production, actual unset/);
     expect(info).toMatchObject({
@@ -473,7 +473,7 @@ describe('DynamoDB restores', () => {
     expect(plan.unknowns?.join('\n')).toMatch(/the source's tags/);
     expect(table()).toMatchObject({
       deletionProtection: true,
-      pitr: { enabled: true, days: 35 },
+      pitr: { enabled: true, days: 14 },
       ttl: { attribute: 'expires_at' },
       stream: 'NEW_AND_OLD_IMAGES',
     });
@@ -488,7 +488,7 @@ describe('DynamoDB restores', () => {
       billing_mode: 'PAY_PER_REQUEST',
       encryption: 'AWS owned key',
       not_carried: {
-        point_in_time_recovery: 35,
+        point_in_time_recovery: 14,
         deletion_protection: true,
         tags: ['Environment', 'BackupEnabled'],
         ttl: 'expires_at',
@@ -1014,10 +1014,10 @@ describe('the entity and its credentials', () => {
     const base = { region: 'us-east-1', table_name: 'orders' };
     const accepts = (parameters: JsonObject): boolean => schema.safeParse({ ...base, ...parameters }).success;
     expect(schema.safeParse(example).success).toBe(true);
-    expect(accepts({ point_in_time_recovery_days: 1 })).toBe(true);
-    expect(accepts({ point_in_time_recovery_days: 35 })).toBe(true);
-    expect(accepts({ point_in_time_recovery_days: 0 })).toBe(false);
-    expect(accepts({ point_in_time_recovery_days: 36 })).toBe(false);
+    expect(accepts({ recovery_period_in_days: 1 })).toBe(true);
+    expect(accepts({ recovery_period_in_days: 35 })).toBe(true);
+    expect(accepts({ recovery_period_in_days: 0 })).toBe(false);
+    expect(accepts({ recovery_period_in_days: 36 })).toBe(false);
     expect(accepts({ table_name: 'a/b' })).toBe(false);
     expect(accepts({ region: 'us-east-1.evil.com' })).toBe(false);
     expect(accepts({ secret_access_key: 'literal' })).toBe(false);

@@ -6,7 +6,7 @@ import type { JsonObject, JsonValue } from '../../src/core/json.ts';
 import type { Engine } from '../../src/engine/api.ts';
 import { collect } from '../../src/engine/registry.ts';
 import type { PrivateServer } from '../../src/postgres/private-server.ts';
-import { awsDynamodbSimulator } from '../../src/simulators/aws-dynamodb.ts';
+import { awsDynamodbSimulator, DYNAMODB_SANDBOX } from '../../src/simulators/aws-dynamodb.ts';
 import { awsRdsSimulator, RDS_SANDBOX } from '../../src/simulators/aws-rds.ts';
 import { azureCosmosSimulator, COSMOS_SANDBOX } from '../../src/simulators/azure-cosmos.ts';
 import { digitaloceanSimulator } from '../../src/simulators/digitalocean.ts';
@@ -92,7 +92,7 @@ export async function startSimulatedFleet(server: ServerOptions = {}): Promise<S
   });
   Object.assign(bigQuery.state.durations, { snapshot: 100, restore: 100, pending: 20 });
   Object.assign(cloudSql.state.durations, { backup: 100, restore: 100, remove: 50, update: 50 });
-  Object.assign(firestore.state.durations, { export: 100, import: 100, restore: 100 });
+  Object.assign(firestore.state.durations, { export: 100, import: 100, restore: 100, update: 50 });
   const provider = await startSimulators({
     ...server,
     simulators: () => [atlas, dynamodb, rds, bigQuery, cloudSql, firestore, cosmos, redis, digitalocean, neon],
@@ -201,6 +201,26 @@ export async function cosmosAccount(engine: Engine, { cosmos }: SimulatedFleet) 
   return account;
 }
 
+/** The daily schedule of the fleet's Firestore database, made anew where it was deleted. */
+export function dailySchedule({ firestore }: SimulatedFleet): { retention: string } {
+  const database = `projects/${FIRESTORE_SANDBOX.project}/databases/${FIRESTORE_SANDBOX.database}`;
+  const isOurs = (one: (typeof firestore.schedules)[number]) =>
+    one.database === database && 'dailyRecurrence' in one.recurrence;
+  const found = firestore.schedules.find(isOurs);
+  if (found !== undefined) return found;
+  const at = Date.now();
+  const made = {
+    name: `${database}/backupSchedules/${FIRESTORE_SANDBOX.dailySchedule}`,
+    database,
+    retention: `${14 * 86_400}s`,
+    recurrence: { dailyRecurrence: {} },
+    createdAt: at,
+    updatedAt: at,
+  };
+  firestore.schedules.push(made);
+  return made;
+}
+
 let copies = 0;
 
 /** Makes a branch that can be deleted. */
@@ -253,6 +273,7 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
     const found = fleet().firestore.databases.get(`${project}/${database}`)!;
     return set(found, 'updatedAt', found.updatedAt + 1000);
   };
+  const firestoreDaily = () => dailySchedule(fleet());
   // A backup into a folder that is not configured carries the data out of the account.
   const redisElsewhere = (entity: string, database: () => { name: string }): GuardedCase => ({
     action: 'redis-cloud/create-snapshot',
@@ -349,6 +370,17 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
       },
     },
     {
+      // The window reaches further back than declared: its older part would go.
+      action: 'aws-dynamodb/apply-settings',
+      entity: 'sandbox/aws-dynamodb',
+      tool: 'backup_apply_settings',
+      prepare: async () => {
+        await set(fleet().dynamodb.tables.get(DYNAMODB_SANDBOX.table)!.pitr, 'days', 35);
+        return { input: {}, other: { settings: ['recovery_period_in_days'] } };
+      },
+      drift: () => set(fleet().dynamodb.tables.get(DYNAMODB_SANDBOX.table)!.pitr, 'days', 28),
+    },
+    {
       action: 'gcp-bigquery/restore',
       entity: 'sandbox/gcp-bigquery',
       tool: 'gcp_bigquery_restore',
@@ -422,6 +454,18 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
         return { input, other: { ...input, safety_snapshot: false } };
       },
       drift: firestoreDrift,
+    },
+    {
+      // Backups are kept for longer than declared.
+      action: 'gcp-firestore/apply-settings',
+      entity: FIRESTORE,
+      tool: 'backup_apply_settings',
+      prepare: async () => {
+        firestoreDaily().retention = `${28 * 86_400}s`;
+        const settings = ['backup_schedules.daily.retention_days'];
+        return { input: { settings }, other: { settings: [...settings, 'delete_protection'] } };
+      },
+      drift: () => set(firestoreDaily(), 'retention', `${42 * 86_400}s`),
     },
     {
       // An export to a place that is not configured carries the data out of the project.

@@ -2,12 +2,14 @@ import type { JsonObject } from '../../src/core/json.ts';
 import { isGuarded } from '../../src/core/risk.ts';
 import type { BackupInfo } from '../../src/core/schemas.ts';
 import type { Engine } from '../../src/engine/api.ts';
+import { DYNAMODB_SANDBOX } from '../../src/simulators/aws-dynamodb.ts';
 import { RDS_SANDBOX } from '../../src/simulators/aws-rds.ts';
 import { COSMOS_SANDBOX } from '../../src/simulators/azure-cosmos.ts';
 import { FIRESTORE_SANDBOX } from '../../src/simulators/gcp-firestore.ts';
 import {
   cosmosAccount,
   cosmosTier,
+  dailySchedule,
   type GuardedFleet,
   guardedCases,
   newestSnapshot,
@@ -192,6 +194,16 @@ const PLAIN: Record<string, Plain[]> = {
       },
     },
   ],
+  'aws-dynamodb/apply-settings': [
+    {
+      action: 'apply-settings',
+      with: 'a longer window',
+      prepare: async (_engine, _entity, { dynamodb }) => {
+        dynamodb.tables.get(DYNAMODB_SANDBOX.table)!.pitr.days = 7;
+        return {};
+      },
+    },
+  ],
   'aws-dynamodb/restore': [
     {
       action: 'restore',
@@ -276,6 +288,25 @@ const PLAIN: Record<string, Plain[]> = {
         restore_timestamp: await latestMoment(engine, entity),
         target_database: fresh('from-moment'),
       }),
+    },
+  ],
+  'gcp-firestore/apply-settings': [
+    {
+      action: 'apply-settings',
+      with: 'backups kept for longer',
+      prepare: async (_engine, _entity, fleet) => {
+        dailySchedule(fleet).retention = `${7 * 86_400}s`;
+        return { settings: ['backup_schedules.daily.retention_days'] };
+      },
+    },
+    {
+      action: 'apply-settings',
+      with: 'protection back on',
+      prepare: async (_engine, _entity, { firestore }) => {
+        const { project, database } = FIRESTORE_SANDBOX;
+        firestore.databases.get(`${project}/${database}`)!.protected = false;
+        return { settings: ['delete_protection'] };
+      },
     },
   ],
   'gcp-firestore/create-backup-schedule': [

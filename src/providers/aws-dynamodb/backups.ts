@@ -1,23 +1,26 @@
-import type { BackupDescription, BackupSummary, TableDescription } from '@aws-sdk/client-dynamodb';
+import type { BackupDescription, BackupSummary } from '@aws-sdk/client-dynamodb';
 import { HoldfastError } from '../../core/errors.ts';
 import { type JsonObject, sha256 } from '../../core/json.ts';
 import type { Step, StepContext } from '../../core/operation.ts';
 import { pageOf } from '../../core/page.ts';
 import { compareFacts, type Plan, type PlanDraft } from '../../core/plan.ts';
 import type { ProviderContext, RecoveryOption } from '../../core/provider.ts';
-import type { BackupInfo, RecoveryPoint, RecoveryWindow, SnapshotList } from '../../core/schemas.ts';
+import type { BackupInfo, RecoveryPoint, SnapshotList } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
 import { formatDuration } from '../../core/time.ts';
+import { driftOf } from '../findings.ts';
 import { type FollowContext, follow, lookThrice, recoverySignal } from '../follow.ts';
 import type { DynamoDbClient } from './client.ts';
+import { settingsFindings } from './declared.ts';
 import {
   backupToPoint,
   billingMode,
   checkName,
   descriptionToPoint,
   encryptionOf,
-  instant,
+  type Recovery,
   readBackupRef,
+  recoveryFrom,
   shortId,
 } from './map.ts';
 import type { DynamoDbEntity } from './provider.ts';
@@ -120,27 +123,9 @@ export async function readBackup({ client, signal }: Context, input: BackupInput
   return descriptionToPoint(await client.describeBackup(arn, signal), client.region);
 }
 
-export interface Recovery {
-  enabled: boolean;
-  days: number | undefined;
-  window: RecoveryWindow | undefined;
-}
-
 /** Says how far back point-in-time recovery reaches. */
 export async function recoveryOf(client: DynamoDbClient, signal: AbortSignal): Promise<Recovery> {
-  const { PointInTimeRecoveryDescription: pitr } = await client.continuousBackups(client.table, signal);
-  const enabled = pitr?.PointInTimeRecoveryStatus === 'ENABLED';
-  const earliest = instant(pitr?.EarliestRestorableDateTime);
-  const latest = instant(pitr?.LatestRestorableDateTime);
-  return {
-    enabled,
-    days: enabled ? (pitr?.RecoveryPeriodInDays ?? 35) : undefined,
-    // Just switched on, there is no window yet.
-    window:
-      enabled && earliest !== undefined && latest !== undefined && earliest <= latest
-        ? { earliest_at: earliest, latest_at: latest }
-        : undefined,
-  };
+  return recoveryFrom(await client.continuousBackups(client.table, signal));
 }
 
 /** Says how well the table is backed up. */
@@ -177,7 +162,7 @@ export async function backupInfo({ client, entity, runtime, signal }: Context): 
   if ((table.Replicas?.length ?? 0) > 0) {
     warnings.push('It is a global table: a restore makes a plain table in this region only.');
   }
-  for (const difference of settingsDrift(entity, table, pitr, tags)) warnings.push(difference);
+  warnings.push(...driftOf(settingsFindings(entity, { table, recovery: pitr, tags })));
   return {
     automated: pitr.enabled,
     ...(pitr.days === undefined ? {} : { retention_seconds: pitr.days * DAY }),
@@ -210,31 +195,6 @@ function goneError(cause: unknown): unknown {
     provider: cause.provider,
     cause,
   });
-}
-
-// Only what the entity declares is compared.
-function settingsDrift(
-  entity: DynamoDbEntity,
-  table: TableDescription,
-  pitr: Recovery,
-  tags: Readonly<Record<string, string>> | undefined,
-): string[] {
-  const pairs: [string, unknown, unknown][] = [
-    ['point_in_time_recovery_enabled', entity.point_in_time_recovery_enabled, pitr.enabled],
-    ['point_in_time_recovery_days', entity.point_in_time_recovery_days, pitr.days],
-    ['deletion_protection_enabled', entity.deletion_protection_enabled, table.DeletionProtectionEnabled === true],
-    ...Object.entries(entity.tags ?? {}).map(([key, value]): [string, unknown, unknown] => [
-      `tags.${cleanText(key, 128)}`,
-      value,
-      tags?.[key],
-    ]),
-  ];
-  return pairs
-    .filter(([, declared, actual]) => declared !== undefined && declared !== actual)
-    .map(
-      ([key, declared, actual]) =>
-        `Declared ${key} is ${cleanText(declared, 60)}, actual ${cleanText(actual ?? 'unset', 60)}.`,
-    );
 }
 
 /** Proposes the name of a new table: the old one's with the day and time. */

@@ -42,11 +42,14 @@ export interface DynamoDbClient {
   hasPolicy(tableArn: string, signal: AbortSignal): Promise<boolean>;
   kinesisStreams(table: string, signal: AbortSignal): Promise<string[]>;
   hasInsights(table: string, signal: AbortSignal): Promise<boolean>;
-  setPointInTimeRecovery(table: string, days: number, signal: AbortSignal): Promise<void>;
-  setDeletionProtection(table: string, signal: AbortSignal): Promise<void>;
+  /** Switches it on, or keeps it on, for so many days; or off, which discards its window. */
+  setPointInTimeRecovery(table: string, days: number | 'off', signal: AbortSignal): Promise<void>;
+  setDeletionProtection(table: string, on: boolean, signal: AbortSignal): Promise<void>;
   setStream(table: string, view: string, signal: AbortSignal): Promise<void>;
   setTimeToLive(table: string, attribute: string, signal: AbortSignal): Promise<void>;
   setTags(tableArn: string, tags: Readonly<Record<string, string>>, signal: AbortSignal): Promise<void>;
+  /** One page of the names of the tables in the region. */
+  listTables(after: string | undefined, signal: AbortSignal): Promise<{ names: string[]; next: string | undefined }>;
   close(): void;
 }
 
@@ -55,6 +58,7 @@ const ANSWERS: Readonly<Record<string, string | undefined>> = {
   DescribeTable: 'Table',
   DescribeContinuousBackups: 'ContinuousBackupsDescription',
   ListBackups: 'BackupSummaries',
+  ListTables: 'TableNames',
   DescribeBackup: 'BackupDescription',
   CreateBackup: 'BackupDetails',
   DeleteBackup: 'BackupDescription',
@@ -273,12 +277,15 @@ export async function createDynamoDbClient({ region, table: own, config }: Optio
         const command = new sdk.UpdateContinuousBackupsCommand({
           TableName: tableOf(name),
           // Without the days DynamoDB puts the period back to 35.
-          PointInTimeRecoverySpecification: { PointInTimeRecoveryEnabled: true, RecoveryPeriodInDays: days },
+          PointInTimeRecoverySpecification:
+            days === 'off'
+              ? { PointInTimeRecoveryEnabled: false }
+              : { PointInTimeRecoveryEnabled: true, RecoveryPeriodInDays: days },
         });
         await client.send(command, { abortSignal: signal });
       }),
 
-    setDeletionProtection: (name, signal) => updateTable(name, { DeletionProtectionEnabled: true }, signal),
+    setDeletionProtection: (name, on, signal) => updateTable(name, { DeletionProtectionEnabled: on }, signal),
 
     setStream: (name, view, signal) =>
       updateTable(
@@ -303,6 +310,16 @@ export async function createDynamoDbClient({ region, table: own, config }: Optio
           Tags: Object.entries(tags).map(([Key, Value]) => ({ Key, Value })),
         });
         await client.send(command, { abortSignal: signal });
+      }),
+
+    listTables: (after, signal) =>
+      attempt({ operation: 'ListTables' }, async () => {
+        const command = new sdk.ListTablesCommand({
+          Limit: 100,
+          ...(after === undefined ? {} : { ExclusiveStartTableName: after }),
+        });
+        const page = await client.send(command, { abortSignal: signal });
+        return { names: page.TableNames ?? [], next: page.LastEvaluatedTableName || undefined };
       }),
 
     close: () => client.destroy(),

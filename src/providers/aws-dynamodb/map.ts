@@ -1,6 +1,12 @@
-import type { BackupDescription, BackupDetails, BackupSummary, TableDescription } from '@aws-sdk/client-dynamodb';
+import type {
+  BackupDescription,
+  BackupDetails,
+  BackupSummary,
+  ContinuousBackupsDescription,
+  TableDescription,
+} from '@aws-sdk/client-dynamodb';
 import { type ErrorCode, HoldfastError } from '../../core/errors.ts';
-import type { JobStatus, RecoveryPoint, RestoreJob } from '../../core/schemas.ts';
+import type { JobStatus, RecoveryPoint, RecoveryWindow, RestoreJob } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
 import { type AwsAddressed, type AwsFailure, parseArn, readAwsFailure, toAwsError } from '../aws.ts';
 
@@ -131,6 +137,29 @@ export function descriptionToPoint(backup: BackupDescription, region: string): R
         ? { stream: cleanText(features.StreamDescription.StreamViewType, 40) }
         : {}),
     },
+  };
+}
+
+/** How point-in-time recovery stands. */
+export interface Recovery {
+  readonly enabled: boolean;
+  readonly days: number | undefined;
+  readonly window: RecoveryWindow | undefined;
+}
+
+/** Reads how point-in-time recovery stands. */
+export function recoveryFrom({ PointInTimeRecoveryDescription: pitr }: ContinuousBackupsDescription): Recovery {
+  const enabled = pitr?.PointInTimeRecoveryStatus === 'ENABLED';
+  const earliest = instant(pitr?.EarliestRestorableDateTime);
+  const latest = instant(pitr?.LatestRestorableDateTime);
+  return {
+    enabled,
+    days: enabled ? (pitr?.RecoveryPeriodInDays ?? 35) : undefined,
+    // Just switched on, there is no window yet.
+    window:
+      enabled && earliest !== undefined && latest !== undefined && earliest <= latest
+        ? { earliest_at: earliest, latest_at: latest }
+        : undefined,
   };
 }
 

@@ -8,7 +8,7 @@ const DynamoDbTable = z.object({
   region: AwsRegion,
   table_name: z.string().regex(NAME_PATTERN, '3 to 255 letters, digits, dots, hyphens and underscores'),
   point_in_time_recovery_enabled: z.boolean().optional(),
-  point_in_time_recovery_days: z.number().int().min(1).max(35).optional(),
+  recovery_period_in_days: z.number().int().min(1).max(35).optional(),
   deletion_protection_enabled: z.boolean().optional(),
   tags: z.record(z.string().min(1).max(128), z.string().max(256)).optional(),
   ...awsCredentialFields,
@@ -44,7 +44,7 @@ export const awsDynamodb = defineProvider<DynamoDbEntity, DynamoDbClient>({
         region: 'us-east-1',
         table_name: 'production-orders',
         point_in_time_recovery_enabled: true,
-        point_in_time_recovery_days: 35,
+        recovery_period_in_days: 35,
         deletion_protection_enabled: true,
         tags: { Environment: 'production' },
         access_key_id: '${env:AWS_ACCESS_KEY_ID}',
@@ -56,6 +56,7 @@ export const awsDynamodb = defineProvider<DynamoDbEntity, DynamoDbClient>({
           region: 'us-east-1',
           table_name: 'orders',
           point_in_time_recovery_enabled: true,
+          recovery_period_in_days: 14,
           deletion_protection_enabled: true,
           access_key_id: '${env:AWS_ACCESS_KEY_ID}',
           secret_access_key: '${env:AWS_SECRET_ACCESS_KEY}',
@@ -80,6 +81,18 @@ export const awsDynamodb = defineProvider<DynamoDbEntity, DynamoDbClient>({
   async recoveryOptions(context, at) {
     const { recoveryOptions } = await import('./backups.ts');
     return recoveryOptions(context, at);
+  },
+
+  settings: {
+    about: {
+      point_in_time_recovery_enabled:
+        'Every second can be restored; switching it off discards the window and is `weaken`.',
+      recovery_period_in_days: 'How far back that reaches, 1 to 35; lowering it is `weaken`.',
+      deletion_protection_enabled: 'Whether the table can be deleted; switching it off is `weaken`.',
+      tags: 'One setting each, `tags.NAME`; replacing a value is `weaken`: backup plans may go by it.',
+    },
+    read: async (context) => (await import('./declared.ts')).readSettings(context),
+    write: async (context, write, findings) => (await import('./declared.ts')).writeSettings(context, write, findings),
   },
 
   toError: (cause) => toDynamoDbError(cause, { operation: 'DescribeTable' }),

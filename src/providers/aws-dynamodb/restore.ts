@@ -13,7 +13,6 @@ import {
   type Context,
   followAt,
   type In,
-  type Recovery,
   recoveryOf,
   resolveBackup,
 } from './backups.ts';
@@ -24,6 +23,7 @@ import {
   descriptionToPoint,
   encryptionOf,
   instant,
+  type Recovery,
   restoreState,
   shortId,
   tableToJob,

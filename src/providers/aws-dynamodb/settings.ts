@@ -76,7 +76,7 @@ export function settingsOfBackup(entity: DynamoDbEntity, backup: BackupDescripti
   const features = backup.SourceTableFeatureDetails;
   const pitr = entity.point_in_time_recovery_enabled;
   return {
-    point_in_time_recovery: pitr === undefined ? 'unknown' : pitr ? (entity.point_in_time_recovery_days ?? 35) : null,
+    point_in_time_recovery: pitr === undefined ? 'unknown' : pitr ? (entity.recovery_period_in_days ?? 35) : null,
     deletion_protection: entity.deletion_protection_enabled ?? 'unknown',
     tags: entity.tags ?? 'unknown',
     ttl: features === undefined ? 'unknown' : attributeOf(features.TimeToLiveDescription ?? {}),
@@ -165,7 +165,7 @@ async function set({ client, signal }: In, target: string, { setting, value }: W
     case 'point_in_time_recovery':
       return client.setPointInTimeRecovery(target, Number(value), signal);
     case 'deletion_protection':
-      return client.setDeletionProtection(target, signal);
+      return client.setDeletionProtection(target, true, signal);
     case 'stream':
       return client.setStream(target, String(value), signal);
     case 'ttl':
