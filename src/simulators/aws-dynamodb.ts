@@ -495,7 +495,7 @@ export function awsDynamodbSimulator(options: SimulatorOptions): DynamoDbSimulat
       const days = integer(wanted, 'RecoveryPeriodInDays', 1, 35) ?? 35;
       const enabled = wanted['PointInTimeRecoveryEnabled'] === true;
       // What a period has discarded does not come back with a longer one.
-      table.pitr = { enabled, days, since: table.pitr.enabled ? earliestOf(table) : now() };
+      table.pitr = { enabled, days, since: enabled && table.pitr.enabled ? earliestOf(table) : now() };
       return { ContinuousBackupsDescription: continuous(table) };
     },
     UpdateTable: updateTable,
