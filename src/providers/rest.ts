@@ -75,7 +75,10 @@ export function restClient<About>(service: RestService<About>): RestSend<About> 
     });
     const { status, headers } = response;
     service.seen?.(headers);
-    const answer = status === 204 ? {} : read(await response.text());
+    const text = await response.text();
+    // Only what makes nothing new may be answered with nothing.
+    const isBare = status === 204 || (text === '' && response.ok && writes && method !== 'POST');
+    const answer = isBare ? {} : read(text);
     if (!response.ok) throw service.refuse({ status, headers, body: isObject(answer) ? answer : {}, about, writes });
     if (isObject(answer)) return { status, body: answer };
     throw new HoldfastError('PROVIDER_UNAVAILABLE', `${title} gave an answer that is not JSON`, {

@@ -82,6 +82,7 @@ const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
 const CACHING = ['valkey', 'redis'];
 const POINT_IN_TIME = ['pg', 'mysql'];
+const WEEK = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'];
 const SIZES = ['db-s-1vcpu-1gb', 'db-s-1vcpu-2gb', 'db-s-2vcpu-4gb', 'db-s-4vcpu-8gb'];
 const STORAGE: Record<string, number> = {
   'db-s-1vcpu-1gb': 10_240,
@@ -134,7 +135,8 @@ export function digitaloceanSimulator({ clock }: SimulatorOptions): DigitalOcean
     if (CACHING.includes(cluster.engine) || cluster.engine === 'kafka') return [];
     const daily: SimulatedBackup[] = [];
     for (let at = cluster.firstBackupAt ?? Number.POSITIVE_INFINITY; at <= now(); at += DAY) {
-      const incremental = cluster.engine === 'mysql' && isObject(cluster.config['mysql_incremental_backup']);
+      const how = cluster.config['mysql_incremental_backup'];
+      const incremental = cluster.engine === 'mysql' && isObject(how) && how['enabled'] === true;
       const day = Math.round((at - (cluster.firstBackupAt ?? 0)) / DAY);
       daily.push({ at, gigabytes: 0.42 + day / 100, ...(incremental ? { incremental: day % 3 !== 0 } : {}) });
     }
@@ -344,6 +346,38 @@ export function digitaloceanSimulator({ clock }: SimulatorOptions): DigitalOcean
     throw new Refused(404, 'not_found', 'the resource you requested could not be found');
   };
 
+  const configure = (id: string, body: unknown): SimulatorResponse => {
+    const cluster = clusters.find((candidate) => candidate.id === id);
+    if (cluster === undefined) throw new Refused(404, 'not_found', 'cluster not found');
+    const config = isObject(body) && isObject(body['config']) ? body['config'] : undefined;
+    if (config === undefined) throw new Refused(400, 'bad_request', 'config is required');
+    if (!POINT_IN_TIME.includes(cluster.engine)) throw unprocessable('this engine has no such configuration');
+    if (statusOf(cluster) !== 'online') throw new Refused(409, 'conflict', 'the cluster is not online');
+    const { backup_hour: hour, backup_minute: minute, mysql_incremental_backup: incremental, ...others } = config;
+    if (Object.keys(others).length > 0) throw unprocessable('this simulator configures backups only');
+    const isIn = (value: unknown, most: number): value is number | undefined =>
+      value === undefined || (Number.isInteger(value) && (value as number) >= 0 && (value as number) <= most);
+    if (!isIn(hour, 23) || !isIn(minute, 59)) throw unprocessable('the time of the backup is out of range');
+    if (incremental !== undefined) {
+      if (cluster.engine !== 'mysql' || !isObject(incremental))
+        throw unprocessable('only MySQL has incremental backups');
+      const days = String(incremental['full_backup_week_schedule'] ?? '').split(',');
+      if (incremental['enabled'] === true && !days.every((day) => WEEK.includes(day))) {
+        throw unprocessable('full_backup_week_schedule is required');
+      }
+      cluster.config['mysql_incremental_backup'] = structuredClone(incremental) as JsonObject;
+    }
+    if (hour !== undefined || minute !== undefined) {
+      // Those that were taken stay; the next one is taken at the new time.
+      cluster.moreBackups = backupsOf(cluster);
+      cluster.backupHour = hour ?? cluster.backupHour;
+      cluster.backupMinute = minute ?? cluster.backupMinute;
+      const next = new Date(now()).setUTCHours(cluster.backupHour, cluster.backupMinute, 0, 0);
+      cluster.firstBackupAt = next > now() ? next : next + DAY;
+    }
+    return { status: 200 };
+  };
+
   const route = (request: SimulatorRequest): SimulatorResponse => {
     const call = `${request.method} ${request.url.pathname}`;
     for (const [where, { status, id, message }] of state.refusals) {
@@ -354,6 +388,9 @@ export function digitaloceanSimulator({ clock }: SimulatorOptions): DigitalOcean
     if (call === 'POST /v2/databases') return create(request.json);
     if (call === 'GET /v2/databases/options') return { status: 200, body: { options: options() } };
     const [, id, part, rest] = /^\/v2\/databases\/([^/]+)(?:\/([^/]+)(\/.*)?)?$/.exec(request.url.pathname) ?? [];
+    if (id !== undefined && part === 'config' && rest === undefined && request.method === 'PATCH') {
+      return configure(id, request.json);
+    }
     if (id !== undefined && rest === undefined && request.method === 'GET') return ofCluster(id, part);
     throw new Refused(404, 'not_found', 'the resource you requested could not be found');
   };

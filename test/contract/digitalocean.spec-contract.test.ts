@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { readSettings, writeSettings } from '../../src/providers/digitalocean/declared.ts';
 import { digitalocean } from '../../src/providers/digitalocean/provider.ts';
 import {
   DIGITALOCEAN_SANDBOX,
@@ -7,6 +8,7 @@ import {
 } from '../../src/simulators/digitalocean.ts';
 import * as tools from '../../tools/digitalocean.ts';
 import { type Bench, failure, startBench } from '../support/bench.ts';
+import { granted } from '../support/runtime.ts';
 import { type Contract, openContract, specDirectory, specReason } from './serve.ts';
 
 const USED = [
@@ -14,6 +16,7 @@ const USED = [
   'databases_get_cluster',
   'databases_list_backups',
   'databases_get_config',
+  'databases_patch_config',
   'databases_list_firewall_rules',
   'databases_list_options',
   'databases_create_cluster',
@@ -57,6 +60,17 @@ describe.skipIf(specDirectory === undefined)(`DigitalOcean against its official 
     await bench.read(tools.getBackupInfo);
     for (const name of ['sessions', 'events', 'legacy-reports']) {
       await bench.read(tools.getBackupInfo, {}, await other(name));
+    }
+    for (const declared of [
+      { name: 'orders', backup_hour: 5, backup_minute: 45 },
+      { name: 'catalog', mysql_incremental_backup: { enabled: true, full_backup_week_schedule: 'sun' } },
+      { name: 'catalog', mysql_incremental_backup: { enabled: false } },
+    ]) {
+      const none = { engine: null, version: null, num_nodes: null, size: null, backup_hour: null, backup_minute: null };
+      const context = (await bench.connect({ ...none, ...declared })) as never;
+      const { findings } = await readSettings(context);
+      await granted(() => writeSettings(context, findings));
+      expect((await readSettings(context)).findings.every(({ verdict }) => verdict !== 'differs')).toBe(true);
     }
     expect(contract.faults).toEqual([]);
     expect([...contract.seen].sort()).toEqual([...USED].sort());

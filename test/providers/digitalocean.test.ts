@@ -91,7 +91,7 @@ describe('DigitalOcean backup information', () => {
       await bench.connect({ name: 'catalog', engine: 'pg', version: '16', num_nodes: 3, size: null, backup_hour: 7 }),
     );
     expect(info.warnings.join('\n')).toMatch(
-      /incremental, full ones on mon,thu[\s\S]*declares engine pg, the cluster has mysql[\s\S]*version 16[\s\S]*num_nodes 3, the cluster has 1[\s\S]*a backup at 07:00, the cluster has 03:20/,
+      /incremental, full ones on mon,thu[\s\S]*Declared engine is pg, actual mysql[\s\S]*version is 16[\s\S]*num_nodes is 3, actual 1[\s\S]*backup_hour is 7, actual 3/,
     );
     state().cluster('orders').firstBackupAt = undefined;
     state().cluster('orders').moreBackups = [{ at: now() - 50 * HOUR, gigabytes: 1 }];

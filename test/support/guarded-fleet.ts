@@ -80,7 +80,7 @@ export async function startSimulatedFleet(server: ServerOptions = {}): Promise<S
   atlas.state.updateMs = 0;
   neon.state.workMs = 100;
   Object.assign(digitalocean.state, { restoreMs: 100, limit: 1000 });
-  Object.assign(redis.state.durations, { queue: 60, backup: 100, import: 100 });
+  Object.assign(redis.state.durations, { queue: 60, backup: 100, import: 100, update: 50 });
   Object.assign(cosmos.state.durations, { restore: 100, update: 50, migration: 50 });
   Object.assign(dynamodb.state.durations, { backup: 100, restore: 100, index: 30, update: 20 });
   Object.assign(rds.state.durations, { snapshot: 100, restore: 100, load: 50, remove: 50, modify: 50 });
@@ -285,6 +285,7 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
   const retained = (count: number): JsonObject => ({ retentionUnit: 'COUNT', retainedBackups: count });
   const cloudSqlBackups = () =>
     [...fleet().cloudSql.instances.values()].find(({ name }) => name === 'orders-db')!.settings.backupConfiguration;
+  const bigQueryDataset = () => fleet().bigQuery.datasets.get('analytics')!;
   const bigQueryTable = (name: JsonValue | undefined) => fleet().bigQuery.tables.find((table) => table.name === name)!;
   const rdsDelete = (entity: string, kind: 'instance' | 'cluster'): GuardedCase => ({
     action: 'aws-rds/delete-snapshot',
@@ -390,6 +391,17 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
         return { input, other: { ...input, safety_snapshot: false } };
       },
       drift: ({ target_table }) => set(bigQueryTable(target_table), 'version', 4711),
+    },
+    {
+      // A window that is wider than any that there is today.
+      action: 'gcp-bigquery/apply-settings',
+      entity: 'sandbox/gcp-bigquery',
+      tool: 'backup_apply_settings',
+      prepare: async () => {
+        bigQueryDataset().maxTimeTravelHours = 192;
+        return { input: {}, other: { settings: ['max_time_travel_hours'] } };
+      },
+      drift: () => set(bigQueryDataset(), 'maxTimeTravelHours', 216),
     },
     {
       action: 'gcp-bigquery/delete-snapshot',
@@ -582,6 +594,17 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
           'name',
           'renamed-by-someone',
         ),
+    },
+    {
+      // Backups at another hour than the declared one: moving them opens a gap.
+      action: 'digitalocean/apply-settings',
+      entity: 'sandbox/digitalocean',
+      tool: 'backup_apply_settings',
+      prepare: async () => {
+        fleet().digitalocean.cluster('orders').backupHour = 9;
+        return { input: {}, other: { settings: ['backup_hour'] } };
+      },
+      drift: () => set(fleet().digitalocean.cluster('orders'), 'backupHour', 11),
     },
     redisRestore('sandbox/redis-essentials', redisDatabase('redis-essentials')),
     redisRestore('sandbox/redis-pro', redisDatabase('redis-pro')),

@@ -120,6 +120,17 @@ const PLAIN: Record<string, Plain[]> = {
       },
     },
   ],
+  'digitalocean/apply-settings': [
+    {
+      // What can be set of a PostgreSQL cluster is guarded, all of it.
+      action: 'apply-settings',
+      with: 'nothing to apply',
+      prepare: async (_engine, _entity, { digitalocean }) => {
+        Object.assign(digitalocean.cluster('orders'), { backupHour: 3, backupMinute: 20 });
+        return {};
+      },
+    },
+  ],
   'digitalocean/restore': [
     {
       action: 'restore',
@@ -221,6 +232,16 @@ const PLAIN: Record<string, Plain[]> = {
         target_table: fresh('from-moment'),
         reapply: ['point_in_time_recovery'],
       }),
+    },
+  ],
+  'gcp-bigquery/apply-settings': [
+    {
+      action: 'apply-settings',
+      with: 'a longer window',
+      prepare: async (_engine, _entity, { bigQuery }) => {
+        bigQuery.datasets.get('analytics')!.maxTimeTravelHours = 48;
+        return {};
+      },
     },
   ],
   'gcp-bigquery/restore': [

@@ -4,9 +4,10 @@ import type { BackupInfo, RecoveryPoint } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
 import { formatDuration, parseInstant } from '../../core/time.ts';
 import { known } from '../../core/wire.ts';
-import { unless } from '../rest.ts';
+import { driftOf } from '../findings.ts';
 import type { BackupConfig, DigitalOceanClient } from './client.ts';
-import { assertHasBackups, type Backup, type Backups, type Cluster, clock, supportOf, toPoint } from './map.ts';
+import { configOf, settingFindings } from './declared.ts';
+import { assertHasBackups, type Backup, type Backups, type Cluster, supportOf, toPoint } from './map.ts';
 import type { DigitalOceanEntity } from './provider.ts';
 
 export type Context = ProviderContext<DigitalOceanClient, DigitalOceanEntity>;
@@ -57,9 +58,7 @@ export async function backupInfo(context: Context): Promise<BackupInfo> {
   const support = supportOf(cluster.engine);
   const none = support.backups === 'no';
   const backups = none ? undefined : await client.backups(cluster.id, signal);
-  const config = support.has_config
-    ? await unless(client.config(cluster.id, signal), 'INSUFFICIENT_PERMISSIONS', 'RESOURCE_NOT_FOUND')
-    : undefined;
+  const config = await configOf(context, cluster);
   const now = runtime.now();
   const newest = backups?.all[0];
   const oldest = backups?.all.at(-1);
@@ -82,7 +81,7 @@ export async function backupInfo(context: Context): Promise<BackupInfo> {
       ...(pitr ? [`Point-in-time restore is ${PASSED_THROUGH}; check the restored data with a query.`] : []),
       ...(support.backups === 'try' ? ['Nothing is documented of the backups of this engine.'] : []),
       ...clusterWarnings(cluster, now),
-      ...driftOf(entity, cluster, backups, config),
+      ...driftOf(settingFindings(entity, { cluster, backups, config })),
     ],
     provider: known({
       cluster_id: cluster.id,
@@ -130,29 +129,6 @@ function clusterWarnings(cluster: Cluster, now: Date): string[] {
       ? ['New clusters of this version may be refused: a restore may not be possible.']
       : []),
     ...(passed(cluster.end_of_life) ? ['The version is past its end of life.'] : []),
-  ];
-}
-
-function driftOf(
-  entity: DigitalOceanEntity,
-  cluster: Cluster,
-  backups: Backups | undefined,
-  config: BackupConfig | undefined,
-): string[] {
-  const compare = (parameter: string, declared: unknown, actual: unknown): string[] =>
-    declared === undefined || actual === undefined || declared === actual
-      ? []
-      : [`The entity declares ${parameter} ${cleanText(declared, 60)}, the cluster has ${cleanText(actual, 60)}.`];
-  const hour = config?.hour ?? backups?.hour;
-  const minute = config?.minute ?? backups?.minute;
-  const declared = entity.backup_hour === undefined ? undefined : clock(entity.backup_hour, entity.backup_minute ?? 0);
-  return [
-    ...compare('engine', entity.engine, cluster.engine),
-    ...compare('version', entity.version, cluster.version),
-    ...compare('region', entity.region, cluster.region),
-    ...compare('size', entity.size, cluster.size),
-    ...compare('num_nodes', entity.num_nodes, cluster.num_nodes),
-    ...compare('a backup at', declared, hour === undefined ? undefined : clock(hour, minute ?? 0)),
   ];
 }
 

@@ -165,6 +165,13 @@ export class DigitalOceanClient {
     });
   }
 
+  /** Changes members of the configuration of a cluster; those that are left out stay. A write: sent once. */
+  async setConfig(id: string, config: JsonObject, signal: AbortSignal): Promise<void> {
+    const about = { what: 'the backup configuration', scope: 'database:update' };
+    const path = `/v2/databases/${checkId(id, 'cluster_id')}/config`;
+    await this.#send('PATCH', path, { about, body: { config }, signal });
+  }
+
   #part(id: string, part: string, what: string, signal: AbortSignal): Promise<Wire> {
     return this.#get(`/v2/databases/${checkId(id, 'cluster_id')}/${part}`, { what, scope: READ }, signal);
   }

@@ -8,6 +8,20 @@ const Uuid = z
   .string()
   .regex(/^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/, 'the id of a cluster is a UUID in lower case');
 
+const IncrementalBackup = z
+  .strictObject({
+    enabled: z.boolean(),
+    full_backup_week_schedule: z
+      .string()
+      .regex(/^(mon|tue|wed|thu|fri|sat|sun)(,(mon|tue|wed|thu|fri|sat|sun)){0,6}$/, 'days as mon,thu')
+      .optional()
+      .describe('Days of full backups'),
+  })
+  .refine(
+    ({ enabled, full_backup_week_schedule }) => !enabled || full_backup_week_schedule !== undefined,
+    'full_backup_week_schedule says on which days the backups are full ones',
+  );
+
 const Database = z
   .object({
     name: z.string().min(1).max(100).optional().describe('Name of the cluster at DigitalOcean'),
@@ -20,6 +34,7 @@ const Database = z
     size: z.string().optional(),
     backup_hour: z.number().int().min(0).max(23).optional().describe('UTC; PostgreSQL and MySQL'),
     backup_minute: z.number().int().min(0).max(59).optional(),
+    mysql_incremental_backup: IncrementalBackup.optional(),
   })
   .refine(({ name, cluster_id }) => name !== undefined || cluster_id !== undefined, {
     message: 'name or cluster_id says which cluster it is',
@@ -70,6 +85,8 @@ export const digitalocean = defineProvider<DigitalOceanEntity, DigitalOceanClien
           num_nodes: 2,
           region: 'nyc3',
           size: 'db-s-2vcpu-4gb',
+          backup_hour: 3,
+          backup_minute: 20,
           token: '${env:DIGITALOCEAN_TOKEN}',
         },
       },
@@ -86,6 +103,18 @@ export const digitalocean = defineProvider<DigitalOceanEntity, DigitalOceanClien
   async connect(entity, runtime) {
     const { DigitalOceanClient } = await import('./client.ts');
     return new DigitalOceanClient(entity, runtime);
+  },
+
+  settings: {
+    about: {
+      backup_hour: 'hour of the daily backup, UTC; PostgreSQL and MySQL; moving it is weaken, a gap may open once',
+      backup_minute: 'minute of the daily backup',
+      'mysql_incremental_backup.enabled': 'incremental backups of MySQL; true is weaken, they need the last full one',
+      'mysql_incremental_backup.full_backup_week_schedule': 'days of full backups; fewer is weaken',
+      engine: 'compared only, as are version, region, size and num_nodes',
+    },
+    read: async (context) => (await import('./declared.ts')).readSettings(context),
+    write: async (context, _write, findings) => (await import('./declared.ts')).writeSettings(context, findings),
   },
 
   async recoveryOptions(context, at) {
