@@ -21,7 +21,8 @@ export function renderExample(entityTypes: EntityTypes): string {
   return `${HEAD}\n${SECTIONS}\n---\nnamespace: my-app\n\n${COMMON}\n${entities.join('\n')}`;
 }
 
-function unusedName(wanted: string, used: Set<string>): string {
+/** Gives a name, with a number where it is taken, and takes it. */
+export function unusedName(wanted: string, used: Set<string>): string {
   let name = wanted;
   for (let count = 2; used.has(name); count += 1) name = `${wanted}-${count}`;
   used.add(name);

@@ -18,10 +18,14 @@ export async function checkConfig(options: Pick<OpenOptions, 'config' | 'env'>):
       key: base.key,
       defines: base.defines,
       ignored,
-      credentials: references.map(({ kind, name }) => ({
+      credentials: references.map(({ kind, name, fallback }) => ({
         name: kind === 'env' ? `\${env:${name}}` : `\${file:${name}}`,
-        found: kind === 'env' ? (env[name] ?? '') !== '' : existsSync(resolve(report.baseDirectory, name)),
+        found:
+          kind === 'env'
+            ? (env[name] ?? '') !== '' || fallback !== undefined
+            : existsSync(resolve(report.baseDirectory, name)),
       })),
     })),
+    ...(report.guard?.read_only === true ? { read_only: true } : {}),
   };
 }

@@ -21,6 +21,8 @@ export const registry: Registry = collect(tools);
 export interface OpenOptions {
   /** `--config`; undefined: the environment or the working directory decides, and none at all is allowed. */
   readonly config: string | undefined;
+  /** Reads no entities file, whatever there is: for what has to work beside a broken one. */
+  readonly noConfig?: boolean | undefined;
   readonly stateDir: string | undefined;
   readonly sandbox: boolean;
   /** With `sandbox`: the port of the simulators; joined when a sandbox listens there already. 0 or undefined: any free one. */
@@ -103,8 +105,8 @@ export function configPath({ config: flag, env }: Pick<OpenOptions, 'config' | '
   }
 }
 
-function readConfig(options: Pick<OpenOptions, 'config' | 'env'>): Config | undefined {
-  const path = configPath(options);
+function readConfig(options: Pick<OpenOptions, 'config' | 'noConfig' | 'env'>): Config | undefined {
+  const path = options.noConfig === true ? undefined : configPath(options);
   return path === undefined ? undefined : loadConfig({ path, entityTypes, env: options.env });
 }
 

@@ -35,6 +35,7 @@ export async function main(): Promise<number> {
     },
     runDemo: async (options) => (await import('./demo.ts')).runDemo(options),
     checkConfig: async (options) => (await import('./check.ts')).checkConfig({ ...options, ...base }),
+    init: async (options) => (await import('./init.ts')).init({ ...options, ...base }),
     stdin,
     stdout,
     stderr,

@@ -14,7 +14,6 @@ import {
   operationView,
   registry,
   run,
-  SAMPLE_REPORT,
   samplePlan,
   start,
 } from './cli-support.ts';
@@ -24,6 +23,7 @@ const COMMANDS = [
   'list',
   'actions',
   'check',
+  'init',
   'approvals',
   'approve',
   'deny',
@@ -239,57 +239,6 @@ describe('list and actions', () => {
     const { status, err } = await run(['actions', what]);
     expect(status).toBe(exit);
     expect(err).toContain(hint);
-  });
-});
-
-describe('check', () => {
-  const faults = [
-    {
-      file: 'a.yaml',
-      line: 3,
-      column: 5,
-      message: "unknown parameter 'backup_retenton'",
-      suggestion: 'Did you mean x?',
-    },
-    { line: 9, message: 'no column' },
-    { message: 'no place' },
-  ];
-
-  it('names credentials and parameters without effect', async () => {
-    const { status, out } = await run(['check']);
-    expect(status).toBe(0);
-    expect(out).toContain('credential TEST_TOKEN: found');
-    expect(out).toContain('credential TEST_KEY: NOT FOUND');
-    expect(out).toContain('no effect here: instance_class');
-    expect(out).toContain('1 database, no faults, 1 credential not found');
-  });
-
-  it('puts every fault at its place and exits with 33', async () => {
-    const checkConfig = async () => ({ ...SAMPLE_REPORT, faults });
-    const { status, out } = await run(['check'], { deps: { checkConfig } });
-    expect(status).toBe(33);
-    expect(out).toContain("a.yaml:3:5: error unknown parameter 'backup_retenton'\n  Did you mean x?");
-    expect(out).toContain('holdfast.yaml:9: error no column');
-    expect(out).toContain('holdfast.yaml: error no place');
-    expect(out).toContain('3 faults');
-    const json = await run(['check', '--json'], { deps: { checkConfig } });
-    expect(json.status).toBe(33);
-    expect(JSON.parse(json.out)).toMatchObject({ ok: false, faults, entities: SAMPLE_REPORT.entities });
-  });
-
-  it('says that there is no file', async () => {
-    const nothing = async () => ({ file: undefined, faults: [], warnings: [], entities: [] });
-    expect((await run(['check'], { deps: { checkConfig: nothing } })).out).toContain('Write holdfast.yaml');
-    const checkConfig = async () => ({
-      file: undefined,
-      faults: [{ message: 'none found' }],
-      warnings: [{ message: 'no watch' }],
-      entities: [],
-    });
-    const { out } = await run(['check'], { deps: { checkConfig } });
-    expect(out).toContain('holdfast.yaml: error none found');
-    expect(out).toContain('No entities file: 0 databases, 1 fault');
-    expect(out).toContain('holdfast.yaml: warning no watch');
   });
 });
 
@@ -546,7 +495,8 @@ describe('the output', () => {
     for (const line of [
       'list',
       'actions',
-      'check',
+      'check --offline',
+      'init',
       'approvals',
       'operations',
       'audit verify',

@@ -27,7 +27,7 @@ import type {
 } from '../../src/engine/api.ts';
 import { parseInput } from '../../src/engine/input.ts';
 import { collect, findAction } from '../../src/engine/registry.ts';
-import type { CliDeps, ConfigReport, RunningSandbox, ServeOptions } from '../../src/surfaces/cli/deps.ts';
+import type { CliDeps, ConfigReport, InitReport, RunningSandbox, ServeOptions } from '../../src/surfaces/cli/deps.ts';
 import { runCli } from '../../src/surfaces/cli/program.ts';
 
 const entityType = { title: 'Test', schema: z.object({}), ignored: [], example: {} };
@@ -512,6 +512,7 @@ export function start(argv: readonly string[], options: RunOptions = {}): Runnin
       return 0;
     },
     checkConfig: async () => SAMPLE_REPORT,
+    init: async () => SAMPLE_INIT,
     stdin: keyboard,
     stdout: out,
     stderr: err,
@@ -551,6 +552,28 @@ export const SAMPLE_REPORT: ConfigReport = {
       ],
     },
   ],
+};
+
+export const SAMPLE_INIT: InitReport = {
+  file: '/work/holdfast.yaml',
+  outcome: 'written',
+  providers: [
+    {
+      provider: 'test-sql',
+      title: 'Test SQL',
+      state: 'looked',
+      looked: 'account acme',
+      found: 2,
+      problems: ['region b refused'],
+      credentials: ['TEST_TOKEN'],
+    },
+  ],
+  entities: [
+    { key: 'my-app/orders', defines: 'test/sql', notes: ['not protected'], state: 'new' },
+    { key: 'my-app/my-db', defines: 'test/sql', notes: ['fine'], state: 'known' },
+  ],
+  variables: ['TEST_TOKEN'],
+  text: 'namespace: my-app\n\norders:\n  defines: test/sql\n',
 };
 
 export const closedSandboxes: number[] = [];

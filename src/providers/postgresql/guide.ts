@@ -27,6 +27,7 @@ export const guide: ProviderGuide = {
     'password of the entity, a reference: ${env:NAME} or ${file:/path}',
     'connection_url of the entity, a reference to a whole postgresql:// URL',
     'PGPASSWORD of the environment',
+    'holdfast init: PGHOST, PGPORT, PGUSER and PGPASSWORD, or DATABASE_URL',
   ],
   permissions: {
     'get-backup-info': [],

@@ -111,6 +111,7 @@ export const postgresql = defineProvider<PostgresEntity, PostgresClient>({
   },
   guide: async () => (await import('./guide.ts')).guide,
   grants: async (context, permissions) => (await import('./grants.ts')).readGrants(context, permissions),
+  discover: async (context) => (await import('./discover.ts')).discover(context),
   // No HTTP goes out; the numbers bound nothing here.
   limits: { per_second: 100, burst: 100, concurrent: 8, timeout_ms: 60_000 },
   async connect(entity, runtime) {

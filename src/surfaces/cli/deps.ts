@@ -1,3 +1,6 @@
+import type { ErrorCode } from '../../core/errors.ts';
+import type { Progress } from '../../core/operation.ts';
+import type { Principal } from '../../core/principal.ts';
 import type { Log } from '../../core/runtime.ts';
 import type { Engine } from '../../engine/api.ts';
 
@@ -77,6 +80,56 @@ export interface ConfigReport {
   /** What is allowed but hardly meant. */
   readonly warnings: readonly ConfigFault[];
   readonly entities: readonly CheckedEntity[];
+  /** Whether the policy of the file denies everything but reading. */
+  readonly read_only?: boolean | undefined;
+}
+
+export interface InitOptions extends EngineOptions {
+  /** Ids of the providers to look at; empty: all. */
+  readonly providers: readonly string[];
+  /** `key=value` or `provider.key=value`: credentials by reference and scope, by the names that entities have for them. */
+  readonly settings: readonly string[];
+  readonly namespace: string | undefined;
+  /** Writes over an existing file. */
+  readonly force: boolean;
+  /** Adds to an existing file. */
+  readonly append: boolean;
+  readonly principal: Principal;
+  readonly signal: AbortSignal;
+  onProgress(progress: Progress): void;
+}
+
+/** What became of the look at one provider. */
+export interface LookedAt {
+  readonly provider: string;
+  readonly title: string;
+  readonly state: 'looked' | 'no_credentials' | 'not_possible' | 'failed';
+  /** Where it looked. */
+  readonly looked?: string | undefined;
+  readonly found: number;
+  readonly problems: readonly string[];
+  /** Where credentials are looked for, in order. */
+  readonly credentials: readonly string[];
+  /** Why it failed. */
+  readonly code?: ErrorCode | undefined;
+}
+
+export interface InitReport {
+  readonly file: string;
+  /** `shown`: the file is there, and was left as it is. */
+  readonly outcome: 'written' | 'appended' | 'shown' | 'nothing';
+  readonly providers: readonly LookedAt[];
+  readonly entities: readonly {
+    readonly key: string;
+    readonly defines: string;
+    readonly notes: readonly string[];
+    /** `known`: the file has it already. `left_out`: it could not be declared. */
+    readonly state: 'new' | 'known' | 'left_out';
+  }[];
+  /** Environment variables that the new entities refer to. */
+  readonly variables: readonly string[];
+  /** What was, or would be, written. */
+  readonly text?: string | undefined;
 }
 
 /** Everything of the outside world that the command line touches. */
@@ -89,6 +142,11 @@ export interface CliDeps {
   /** Gives the exit status. */
   runDemo(options: DemoOptions): Promise<number>;
   checkConfig(options: EngineOptions): Promise<ConfigReport>;
+  /**
+   * Looks through the accounts whose credentials it finds and writes an entities file of what it sees.
+   * @throws {HoldfastError} INVALID_PARAMETER for an option that means nothing, CONFIG_INVALID where the file cannot be written
+   */
+  init(options: InitOptions): Promise<InitReport>;
   readonly stdin: CliInput;
   readonly stdout: CliOutput;
   readonly stderr: CliOutput;

@@ -20,6 +20,7 @@ import {
 import type { CliDeps } from './deps.ts';
 import { addDo } from './do.ts';
 import { addHelp, showVersion } from './help.ts';
+import { addInit } from './init.ts';
 import { addOperations } from './operations.ts';
 import { Prompter } from './prompt.ts';
 import { addServices, serveStdio } from './serve.ts';
@@ -124,6 +125,7 @@ holdfast help COMMAND shows more; holdfast help exit-codes lists the exit status
   program.commandsGroup('Databases:');
   addDo(program, cli);
   addLists(program, cli);
+  addInit(program, cli);
   addCheck(program, cli);
   program.commandsGroup('Decisions and work:');
   addApprovals(program, cli);
