@@ -617,7 +617,15 @@ class HoldfastEngine implements Engine {
         const signal = call.signal ?? new AbortController().signal;
         const context = { client, entity, runtime, signal };
         const options = await this.#mapped(provider, () => provider.recoveryOptions(context, at));
-        return options.map((option) => ({ ...option, call: this.#exactCall(entity.key, option.call) }));
+        const took = await this.#durations(entity.key);
+        return options.map((option) => {
+          const duration_estimate = option.duration_estimate ?? took.get(option.call.action);
+          return {
+            ...option,
+            ...(duration_estimate === undefined ? {} : { duration_estimate }),
+            call: this.#exactCall(entity.key, option.call),
+          };
+        });
       },
       operations: ({ entity, status, limit }) =>
         this.#options.store.operations({
@@ -630,6 +638,17 @@ class HoldfastEngine implements Engine {
       view: (record) => viewOperation(record, this.sandbox),
       now: this.#options.now,
     };
+  }
+
+  /** How long each action last took on an entity, in seconds: the best that is known where the provider does not tell. */
+  async #durations(entity: string): Promise<Map<string, number>> {
+    const past = await this.#options.store.operations({ entity, statuses: ['succeeded'], limit: 100 });
+    const durations = new Map<string, number>();
+    for (const { action, created_at, ended_at } of past) {
+      if (ended_at === undefined || durations.has(action)) continue;
+      durations.set(action, Math.max(1, Math.round((Date.parse(ended_at) - Date.parse(created_at)) / 1000)));
+    }
+    return durations;
   }
 
   async #operation(id: string): Promise<OperationRecord> {

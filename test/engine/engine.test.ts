@@ -4,6 +4,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { HoldfastError } from '../../src/core/errors.ts';
 import type { JsonObject } from '../../src/core/json.ts';
 import type { ConfirmationDetails } from '../../src/engine/api.ts';
+import * as fleet from '../../tools/fleet.ts';
 import { ANA, BEN, BOSS, type Harness, startHarness, VIEWER } from '../support/harness.ts';
 import { newShelf, type Shelf, toyModule } from '../support/toy.ts';
 
@@ -254,4 +255,38 @@ it('answers with what ran even when its result cannot be recorded', async () => 
     harness.engine.call({ principal: ANA, entity: KEY, action: 'create-snapshot', input: { snapshot_id: 's3' } }),
   ).rejects.toMatchObject({ code: 'AUDIT_UNAVAILABLE' });
   expect(shelf.writes).toEqual(['create s2']);
+});
+
+it('tells of a way back how long it last took, where the provider does not', async () => {
+  const shelf = newShelf();
+  const again = { action: 'restore', input: { snapshot_id: 's1' } };
+  const option = {
+    title: 'the snapshot',
+    moment: '2026-01-01T00:00:00Z',
+    loses: 'a day',
+    risk: 'overwrite' as const,
+  };
+  shelf.options = [
+    { ...option, call: again },
+    { ...option, duration_estimate: 90, call: again },
+  ];
+  // Time passes by seconds, one at each look.
+  let at = Date.parse('2026-01-02T00:00:00Z');
+  const now = () => {
+    at += 1000;
+    return new Date(at);
+  };
+  const { engine } = await start(shelf, { now, modules: { toy: toyModule(shelf), fleet } });
+  const find = { principal: ANA, action: 'find-recovery-options', input: { entity: KEY } };
+  const estimates = async () => {
+    const outcome = await engine.call(find);
+    const { options } = (outcome.kind === 'result' ? outcome.output : {}) as { options: JsonObject[] };
+    return options.map(({ duration_estimate }) => duration_estimate);
+  };
+  expect(await estimates()).toEqual([undefined, 90]);
+  const { confirmation } = (await refusal(engine.call(call()))).details as unknown as ConfirmationDetails;
+  await engine.approve({ confirmation: confirmation.id, by: BOSS, via: 'terminal', typedTarget: 'shelf/live' });
+  await engine.call(call(undefined, { token: confirmation.token, wait: 'end' }));
+  expect(await estimates()).toEqual([expect.any(Number), 90]);
+  expect((await estimates())[0]).toBeGreaterThan(0);
 });

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { defineAction } from '../../src/core/action.ts';
 import { HoldfastError } from '../../src/core/errors.ts';
 import type { Recovery } from '../../src/core/operation.ts';
-import { defineProvider, type PermissionState } from '../../src/core/provider.ts';
+import { defineProvider, type PermissionState, type RecoveryOption } from '../../src/core/provider.ts';
 import { SnapshotList } from '../../src/core/schemas.ts';
 
 /**
@@ -26,6 +26,8 @@ export interface Shelf {
   safety: (() => Promise<void>) | undefined;
   /** What `abandon` says, or how it fails. */
   abandoned: string | Error;
+  /** The ways back that the provider names. */
+  options: RecoveryOption[];
   /** How listing fails. */
   listing: HoldfastError | undefined;
   /** What the credentials may do; undefined where the shelf cannot be asked. */
@@ -44,6 +46,7 @@ export function newShelf(): Shelf {
     recovery: undefined,
     safety: undefined,
     abandoned: '',
+    options: [],
     listing: undefined,
     granted: undefined,
   };
@@ -64,7 +67,7 @@ export function toyModule(shelf: Shelf) {
     },
     limits: { per_second: 1000, burst: 1000, concurrent: 100, timeout_ms: 1000 },
     connect: async () => shelf,
-    recoveryOptions: async () => [],
+    recoveryOptions: async () => shelf.options,
     guide: async () => ({
       behaviour: ['A shelf holds one text.'],
       limits: ['None.'],
