@@ -14,6 +14,8 @@ export interface SimulatedDatabase {
   location: string;
   pitr: boolean;
   protected: boolean;
+  /** Older versions went when point-in-time recovery was switched off, or were never kept. */
+  versionsSince?: number;
   createdAt: number;
   updatedAt: number;
   /** Whether the restore that makes it is still running. */
@@ -54,6 +56,8 @@ export interface SimulatedFirestoreOperation {
   apply: () => void;
 }
 
+type OperationKind = 'restore' | 'clone' | 'export' | 'import' | 'update';
+
 /** What a test may look at and set. */
 export interface FirestoreState {
   readonly databases: Map<string, SimulatedDatabase>;
@@ -74,9 +78,9 @@ export interface FirestoreState {
   /** Whether the API is switched off in the project. */
   disabled: boolean;
   /** google.rpc codes for the next operations of a kind, one each. */
-  readonly failNext: { kind: 'restore' | 'clone' | 'export' | 'import'; code: number }[];
+  readonly failNext: { kind: OperationKind; code: number }[];
   /** Milliseconds of clock time. */
-  readonly durations: { export: number; import: number; restore: number };
+  readonly durations: { export: number; import: number; restore: number; update: number };
   /** Takes a backup, as a schedule does. */
   addBackup(database: string, at: number, patch?: Partial<SimulatedFirestoreBackup>): SimulatedFirestoreBackup;
 }
@@ -159,7 +163,7 @@ export function gcpFirestoreSimulator(options: SimulatorOptions): FirestoreSimul
     unauthenticated: false,
     disabled: false,
     failNext: [],
-    durations: { export: 2000, import: 3000, restore: 3000 },
+    durations: { export: 2000, import: 3000, restore: 3000, update: 500 },
     addBackup,
   };
   seed(state, now());
@@ -198,7 +202,7 @@ export function gcpFirestoreSimulator(options: SimulatorOptions): FirestoreSimul
 
   const begin = (
     database: SimulatedDatabase,
-    kind: 'restore' | 'clone' | 'export' | 'import',
+    kind: OperationKind,
     given: { metadata: JsonObject; response: JsonObject; work: number; duration: number; error?: number | undefined },
     apply: (failed: boolean) => void,
   ): SimulatedFirestoreOperation => {
@@ -223,6 +227,7 @@ export function gcpFirestoreSimulator(options: SimulatorOptions): FirestoreSimul
     const { metadata, beganAt, endsAt, done, error, work } = operation;
     const share = done ? 1 : Math.max(0, (now() - beganAt) / Math.max(1, endsAt - beganAt));
     const moves = 'outputUriPrefix' in metadata || 'inputUriPrefix' in metadata;
+    const updates = String(metadata['@type']).endsWith('.UpdateDatabaseMetadata');
     const progress = (all: number): JsonObject => ({
       completedWork: String(Math.floor(all * share)),
       ...(all === 0 ? {} : { estimatedWork: String(all) }),
@@ -233,7 +238,7 @@ export function gcpFirestoreSimulator(options: SimulatorOptions): FirestoreSimul
         ...metadata,
         startTime: iso(beganAt),
         ...(done ? { endTime: iso(endsAt) } : {}),
-        operationState: done
+        [updates ? 'state' : 'operationState']: done
           ? error === undefined
             ? 'SUCCESSFUL'
             : error.code === 1
@@ -246,7 +251,9 @@ export function gcpFirestoreSimulator(options: SimulatorOptions): FirestoreSimul
               : 'FINALIZING',
         ...(moves
           ? { progressDocuments: progress(work), progressBytes: progress(work * 512) }
-          : { progressPercentage: progress(100) }),
+          : updates
+            ? {}
+            : { progressPercentage: progress(100) }),
       },
       ...(done ? { done: true } : {}),
       ...(done && error !== undefined ? { error: { ...error } } : {}),
@@ -273,7 +280,7 @@ export function gcpFirestoreSimulator(options: SimulatorOptions): FirestoreSimul
       firestoreDataAccessMode: 'DATA_ACCESS_MODE_ENABLED',
       freeTier: false,
       ...(database.source === undefined ? {} : { sourceInfo: database.source }),
-      etag: Buffer.from(`${database.uid}${database.updatedAt}`).toString('base64').slice(0, 16),
+      etag: Buffer.from(`${database.updatedAt}${database.uid}`).toString('base64').slice(0, 24),
     };
   };
 
@@ -465,11 +472,69 @@ export function gcpFirestoreSimulator(options: SimulatorOptions): FirestoreSimul
     return operationBody(operation);
   };
 
+  const updateDatabase = (database: SimulatedDatabase, body: JsonObject, mask: string | null): JsonObject => {
+    need('datastore.databases.update');
+    only(body, ['name', 'etag', 'pointInTimeRecoveryEnablement', 'deleteProtectionState']);
+    const fields = (mask ?? '').split(',').filter((field) => field !== '');
+    const words: Record<string, string> = {
+      pointInTimeRecoveryEnablement: 'POINT_IN_TIME_RECOVERY',
+      deleteProtectionState: 'DELETE_PROTECTION',
+    };
+    if (fields.length === 0 || fields.some((field) => words[field] === undefined))
+      throw invalid('Invalid update mask.');
+    const isOn = (field: string): boolean => {
+      const value = body[field];
+      if (value !== `${words[field]}_ENABLED` && value !== `${words[field]}_DISABLED`)
+        throw invalid(`Invalid ${field}.`);
+      return String(value).endsWith('_ENABLED');
+    };
+    if (body['etag'] !== undefined && body['etag'] !== databaseBody(database)['etag']) {
+      throw refused('The etag does not match the current one of the database.');
+    }
+    const pitr = fields.includes('pointInTimeRecoveryEnablement')
+      ? isOn('pointInTimeRecoveryEnablement')
+      : database.pitr;
+    const held = fields.includes('deleteProtectionState') ? isOn('deleteProtectionState') : database.protected;
+    const operation = begin(
+      database,
+      'update',
+      {
+        metadata: { '@type': `${ADMIN}.UpdateDatabaseMetadata` },
+        response: { '@type': `${ADMIN}.Database`, name: nameOf(database) },
+        work: 0,
+        duration: state.durations.update,
+      },
+      (failed) => {
+        if (failed) return;
+        // Off: what is older than an hour is gone. On: nothing older than what was kept comes back.
+        if (pitr !== database.pitr) {
+          database.versionsSince = Math.max(earliest(database, now()), now() - HOUR);
+        }
+        Object.assign(database, { pitr, protected: held, updatedAt: now() });
+      },
+    );
+    return operationBody(operation);
+  };
+
+  const retentionOf = (value: unknown): string => {
+    const kept = Number(/^(\d+)s$/.exec(String(value))?.[1] ?? Number.NaN);
+    if (!(kept > 0 && kept <= 8_467_200)) throw invalid('The retention must be at most 14 weeks.');
+    return `${kept}s`;
+  };
+
+  const updateSchedule = (schedule: SimulatedSchedule, body: JsonObject, mask: string | null): JsonObject => {
+    need('datastore.backupSchedules.update');
+    only(body, ['name', 'retention']);
+    if (mask !== 'retention') throw invalid('Only the retention of a schedule can be updated.');
+    schedule.retention = retentionOf(body['retention']);
+    schedule.updatedAt = now();
+    return scheduleBody(schedule);
+  };
+
   const createSchedule = (database: SimulatedDatabase, body: JsonObject): JsonObject => {
     need('datastore.backupSchedules.create');
     only(body, ['retention', 'dailyRecurrence', 'weeklyRecurrence']);
-    const kept = Number(/^(\d+)s$/.exec(String(body['retention']))?.[1] ?? Number.NaN);
-    if (!(kept > 0 && kept <= 8_467_200)) throw invalid('The retention must be at most 14 weeks.');
+    const retention = retentionOf(body['retention']);
     const kinds = ['dailyRecurrence', 'weeklyRecurrence'].filter((key) => isObject(body[key]));
     const [kind] = kinds;
     if (kind === undefined || kinds.length !== 1) throw invalid('Exactly one recurrence must be set.');
@@ -483,7 +548,7 @@ export function gcpFirestoreSimulator(options: SimulatorOptions): FirestoreSimul
     const schedule: SimulatedSchedule = {
       name: `${parent}/backupSchedules/${randomUUID()}`,
       database: parent,
-      retention: `${kept}s`,
+      retention,
       recurrence: { [kind]: recurrence },
       createdAt: now(),
       updatedAt: now(),
@@ -541,10 +606,11 @@ export function gcpFirestoreSimulator(options: SimulatorOptions): FirestoreSimul
     const segments = url.pathname.split('/').slice(2).map(decodeURIComponent);
     if (segments.some((segment) => segment === '')) return unknownPath(url);
     const body = isObject(request.json) ? (request.json as JsonObject) : {};
-    if (method === 'POST' && !(request.headers['content-type'] ?? '').startsWith('application/json')) {
+    const carries = method === 'POST' || method === 'PATCH';
+    if (carries && !(request.headers['content-type'] ?? '').startsWith('application/json')) {
       throw invalid('This API requires a JSON body.');
     }
-    if (method === 'POST' && !isObject(request.json)) throw invalid('Invalid JSON payload received.');
+    if (carries && !isObject(request.json)) throw invalid('Invalid JSON payload received.');
     const ok = (answer: unknown): SimulatorResponse => ({ status: 200, body: answer });
     const project = segments[1] as string;
     // The last segment may carry a verb: `databases:restore`.
@@ -558,6 +624,19 @@ export function gcpFirestoreSimulator(options: SimulatorOptions): FirestoreSimul
         return ok(restore(project, body));
       case 'POST projects/*/databases:clone':
         return ok(clone(project, body));
+      case 'GET projects/*/databases': {
+        need('datastore.databases.list');
+        const all = [...state.databases.values()].filter((one) => one.project === project);
+        const unreachable = [...state.unreachable].map((one) => `projects/${project}/locations/${one}`);
+        return ok({
+          ...(all.length === 0 ? {} : { databases: all.map(databaseBody) }),
+          ...(unreachable.length === 0 ? {} : { unreachable }),
+        });
+      }
+      case 'PATCH projects/*/databases/*':
+        return ok(updateDatabase(usable(project, id), body, url.searchParams.get('updateMask')));
+      case 'PATCH projects/*/databases/*/backupSchedules/*':
+        return ok(updateSchedule(scheduleOf(name), body, url.searchParams.get('updateMask')));
       case 'GET projects/*/databases/*':
         need('datastore.databases.getMetadata');
         return ok(databaseBody(find(project, id)));
@@ -662,7 +741,7 @@ function contentAt(database: SimulatedDatabase, at: number): FirestoreContent {
 }
 
 function earliest(database: SimulatedDatabase, now: number): number {
-  return Math.max(database.createdAt, now - (database.pitr ? 7 * DAY : HOUR));
+  return Math.max(database.createdAt, database.versionsSince ?? 0, now - (database.pitr ? 7 * DAY : HOUR));
 }
 
 function documentsIn(content: FirestoreContent): number {

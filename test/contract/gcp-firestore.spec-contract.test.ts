@@ -20,6 +20,7 @@ const USED = [
   `${ADMIN}.backupSchedules.delete`,
   `${ADMIN}.backupSchedules.get`,
   `${ADMIN}.backupSchedules.list`,
+  `${ADMIN}.backupSchedules.patch`,
   `${ADMIN}.clone`,
   `${ADMIN}.documents.listCollectionIds`,
   `${ADMIN}.documents.runAggregationQuery`,
@@ -28,6 +29,7 @@ const USED = [
   `${ADMIN}.importDocuments`,
   `${ADMIN}.operations.get`,
   `${ADMIN}.operations.list`,
+  `${ADMIN}.patch`,
   `${ADMIN}.restore`,
   'firestore.projects.locations.backups.delete',
   'firestore.projects.locations.backups.get',
@@ -197,8 +199,30 @@ describe.skipIf(specDirectory === undefined)(`Firestore and the official descrip
     expect(server.journal.length).toBe(before);
   });
 
+  it('changes settings in the documented shapes', async () => {
+    await granted(async () => {
+      for (const word of ['DISABLED', 'ENABLED']) {
+        const { etag } = await client.getDatabase(database, signal);
+        const settings = {
+          etag,
+          pointInTimeRecoveryEnablement: `POINT_IN_TIME_RECOVERY_${word}`,
+          deleteProtectionState: `DELETE_PROTECTION_${word}`,
+        };
+        const { name } = await client.updateDatabase(settings, signal);
+        for (const ms of [0, 5000]) {
+          server.clock.advance(ms);
+          await client.getOperation(String(name), signal);
+          await client.listOperations(database, signal);
+          await client.getDatabase(database, signal);
+        }
+      }
+      const [schedule] = await client.listSchedules(signal);
+      await client.updateSchedule(String(schedule?.name), '604800s', signal);
+    });
+  });
+
   it('has no way to reach what deletes a database or its documents', () => {
-    const forbidden = [`${ADMIN}.delete`, `${ADMIN}.bulkDeleteDocuments`, `${ADMIN}.patch`];
+    const forbidden = [`${ADMIN}.delete`, `${ADMIN}.bulkDeleteDocuments`];
     for (const id of forbidden) {
       expect([...contract.operations]).toContain(id);
       expect(USED).not.toContain(id);

@@ -89,8 +89,10 @@ describe('Firestore backup information', () => {
     expect(text).toMatch(/expires in [56] h/);
     expect(text).toMatch(/Delete protection is off/);
     expect(text).toMatch(/No export_uri_prefix/);
-    expect(text).toMatch(/Declared point_in_time_recovery is on, actual off/);
-    expect(text).toMatch(/Declared delete_protection is on, actual off/);
+    expect(text).toMatch(
+      /Declared point_in_time_recovery is POINT_IN_TIME_RECOVERY_ENABLED, actual POINT_IN_TIME_RECOVERY_DISABLED/,
+    );
+    expect(text).toMatch(/Declared delete_protection is DELETE_PROTECTION_ENABLED, actual DELETE_PROTECTION_DISABLED/);
     expect(info).toMatchObject({ automated: false, deletion_protection: false, pitr: { enabled: false } });
     const { earliest_at } = info.pitr.window!;
     expect(Date.parse(earliest_at)).toBeGreaterThan(server.clock.now().getTime() - HOUR);
@@ -111,10 +113,11 @@ describe('Firestore backup information', () => {
     });
     const { warnings } = await bench.read<BackupInfo>(tools.getBackupInfo, {}, context);
     expect(warnings).toEqual([
+      'Declared backup_schedules.daily.retention_days is 7, actual 14.',
+      'Declared backup_schedules.weekly.retention_days is 98, actual unset.',
       'Declared location is europe-west1, actual us-central1.',
       'Declared database_type is DATASTORE_MODE, actual FIRESTORE_NATIVE.',
       'Declared database_edition is ENTERPRISE, actual STANDARD.',
-      'Declared backup_schedules is daily for 7 d and weekly on MONDAY for 98 d, actual daily for 14 d.',
     ]);
   });
 

@@ -6,6 +6,7 @@ import type { ProviderContext, RecoveryOption } from '../../core/provider.ts';
 import type { BackupInfo, RecoveryPoint } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
 import { formatDuration } from '../../core/time.ts';
+import { driftOf } from '../findings.ts';
 import { follow, lookThrice, recoverySignal } from '../follow.ts';
 import type { Existence, FirestoreClient } from './client.ts';
 import {
@@ -24,6 +25,7 @@ import {
   toSchedule,
 } from './map.ts';
 import type { FirestoreEntity } from './provider.ts';
+import { settingsFindings } from './settings.ts';
 
 export type Context = ProviderContext<FirestoreClient, FirestoreEntity>;
 export type FirestoreStep<Input> = Step<FirestoreClient, FirestoreEntity, Input>;
@@ -170,7 +172,7 @@ export async function backupInfo(context: Context): Promise<BackupInfo> {
   if (entity.export_uri_prefix === undefined) {
     warnings.push('No export_uri_prefix is configured: no safety export can be taken before an import.');
   }
-  warnings.push(...notes, ...driftOf(entity, database, rawSchedules));
+  warnings.push(...notes, ...driftOf(settingsFindings(entity, database, rawSchedules)));
   const kms = database.cmekConfig?.kmsKeyName;
   return {
     automated: schedules.length > 0,
@@ -207,49 +209,6 @@ export async function backupInfo(context: Context): Promise<BackupInfo> {
       ...(entity.export_uri_prefix === undefined ? {} : { export_uri_prefix: entity.export_uri_prefix }),
     },
   };
-}
-
-// Only what the entity declares is compared; what Google leaves out is off.
-function driftOf(entity: FirestoreEntity, database: Database, schedules: readonly Schedule[]): string[] {
-  const onOff = (value: boolean | undefined): string | undefined =>
-    value === undefined ? undefined : value ? 'on' : 'off';
-  const pairs: [string, unknown, unknown][] = [
-    ['point_in_time_recovery', onOff(entity.point_in_time_recovery), onOff(hasPitr(database))],
-    ['delete_protection', onOff(entity.delete_protection), onOff(isProtected(database))],
-    ['location', entity.location, database.locationId],
-    ['database_type', entity.database_type, database.type],
-    ['database_edition', entity.database_edition, database.databaseEdition],
-    ['backup_schedules', declaredSchedules(entity), actualSchedules(schedules)],
-  ];
-  return pairs
-    .filter(([, declared, actual]) => declared !== undefined && declared !== actual)
-    .map(
-      ([key, declared, actual]) =>
-        `Declared ${key} is ${cleanText(declared, 100)}, actual ${cleanText(actual || 'unset', 100)}.`,
-    );
-}
-
-function declaredSchedules(entity: FirestoreEntity): string | undefined {
-  return (
-    entity.backup_schedules
-      ?.map(({ frequency, day, retention_days }) => scheduleText(frequency, day, retention_days * DAY_SECONDS))
-      .sort()
-      .join(' and ') || (entity.backup_schedules === undefined ? undefined : 'none')
-  );
-}
-
-function actualSchedules(schedules: readonly Schedule[]): string {
-  const texts = schedules
-    .map(toSchedule)
-    .map(({ recurrence, day, retention_seconds }) =>
-      scheduleText(recurrence, day as string | undefined, retention_seconds as number | undefined),
-    );
-  return texts.length === 0 ? 'none' : texts.sort().join(' and ');
-}
-
-function scheduleText(recurrence: string, day: string | undefined, kept: number | undefined): string {
-  const when = recurrence === 'weekly' && day !== undefined ? `weekly on ${day}` : recurrence;
-  return `${when} for ${kept === undefined ? 'an unknown time' : formatDuration(kept)}`;
 }
 
 /** Proposes the id of a new database: the old one's with the day and time. */

@@ -35,6 +35,12 @@ export interface ExportRequest {
   readonly snapshotTime: string;
 }
 
+export interface DatabaseSettings {
+  readonly etag: string | null | undefined;
+  readonly pointInTimeRecoveryEnablement: string | undefined;
+  readonly deleteProtectionState: string | undefined;
+}
+
 /** Typed calls of the Firestore Admin API for one entity. Every name that comes from a caller is checked before it is sent. */
 export interface FirestoreClient {
   /** The id of the database that the entity is. */
@@ -53,7 +59,13 @@ export interface FirestoreClient {
   listSchedules(signal: AbortSignal): Promise<Schedule[]>;
   getSchedule(name: string, signal: AbortSignal): Promise<Schedule>;
   createSchedule(body: { retention: string; day: string | undefined }, signal: AbortSignal): Promise<Schedule>;
+  updateSchedule(name: string, retention: string, signal: AbortSignal): Promise<Schedule>;
   deleteSchedule(name: string, signal: AbortSignal): Promise<void>;
+  /**
+   * Changes the settings that are given, unless the etag is old.
+   * @throws {HoldfastError} PLAN_CHANGED when it is: nothing was changed
+   */
+  updateDatabase(settings: DatabaseSettings, signal: AbortSignal): Promise<Operation>;
   exportDocuments(request: ExportRequest, signal: AbortSignal): Promise<Operation>;
   importDocuments(uri: string, collections: readonly string[] | undefined, signal: AbortSignal): Promise<Operation>;
   restore(target: string, backup: string, signal: AbortSignal): Promise<Operation>;
@@ -234,6 +246,19 @@ export async function createFirestoreClient(options: Options): Promise<Firestore
           ),
       ),
 
+    updateSchedule: async (name, retention, signal) => {
+      const checked = checkScheduleName(name, `projects/${await projectOf()}/databases/${own}`);
+      return send(
+        { resource: 'schedule', permission: 'datastore.backupSchedules.update', role: SCHEDULES_ADMIN, write: true },
+        signal,
+        (api, _parent, call) =>
+          api.projects.databases.backupSchedules.patch(
+            { name: checked, updateMask: 'retention', requestBody: { retention } },
+            call,
+          ),
+      );
+    },
+
     deleteSchedule: async (name, signal) => {
       const checked = checkScheduleName(name, `projects/${await projectOf()}/databases/${own}`);
       await send(
@@ -242,6 +267,24 @@ export async function createFirestoreClient(options: Options): Promise<Firestore
         (api, _parent, call) => api.projects.databases.backupSchedules.delete({ name: checked }, call),
       );
     },
+
+    updateDatabase: ({ etag, ...settings }, signal) =>
+      send(
+        { resource: 'database', permission: 'datastore.databases.update', role: 'a custom role', write: true },
+        signal,
+        (api, parent, call) => {
+          const given = Object.entries(settings).filter(([, value]) => value !== undefined);
+          const name = `${parent}/databases/${own}`;
+          return api.projects.databases.patch(
+            {
+              name,
+              updateMask: given.map(([field]) => field).join(','),
+              requestBody: { name, ...(etag ? { etag } : {}), ...Object.fromEntries(given) },
+            },
+            call,
+          );
+        },
+      ),
 
     exportDocuments: ({ uri, collections, snapshotTime }, signal) =>
       send(

@@ -444,6 +444,9 @@ export function toFirestoreError(cause: unknown, addressed: Addressed): Holdfast
         },
       );
     case 'INVALID_STATE':
+      if (word === 'FAILED_PRECONDITION' && /etag/i.test(text)) {
+        return new HoldfastError('PLAN_CHANGED', 'the database changed at the same time; nothing was changed', options);
+      }
       return new HoldfastError(
         code,
         word === 'ABORTED'

@@ -28,7 +28,14 @@ const FirestoreDatabase = z.object({
   database_edition: z.enum(['STANDARD', 'ENTERPRISE']).optional(),
   point_in_time_recovery: toggle('POINT_IN_TIME_RECOVERY'),
   delete_protection: toggle('DELETE_PROTECTION'),
-  backup_schedules: z.array(Schedule).max(2).optional(),
+  backup_schedules: z
+    .array(Schedule)
+    .max(2)
+    .refine(
+      (all) => new Set(all.map(({ frequency }) => frequency)).size === all.length,
+      'one of each frequency at most',
+    )
+    .optional(),
   export_uri_prefix: z
     .string()
     .regex(URI_PATTERN, 'write gs://BUCKET or gs://BUCKET/FOLDER')
@@ -77,6 +84,7 @@ export const gcpFirestore = defineProvider<FirestoreEntity, FirestoreClient>({
           database_type: 'FIRESTORE_NATIVE',
           point_in_time_recovery: 'POINT_IN_TIME_RECOVERY_ENABLED',
           delete_protection: 'DELETE_PROTECTION_ENABLED',
+          backup_schedules: [{ frequency: 'daily', retention_days: 14 }],
           export_uri_prefix: 'gs://holdfast-sandbox-backups/firestore',
           access_token: '${env:GOOGLE_OAUTH_ACCESS_TOKEN}',
         },
@@ -103,6 +111,24 @@ export const gcpFirestore = defineProvider<FirestoreEntity, FirestoreClient>({
   async recoveryOptions(context, at) {
     const { recoveryOptions } = await import('./backups.ts');
     return recoveryOptions(context, at);
+  },
+
+  settings: {
+    about: {
+      point_in_time_recovery: '7 days of versions instead of one hour; off loses the older ones at once: weaken',
+      delete_protection: 'whether the database can be deleted; off is weaken',
+      'backup_schedules.daily.retention_days':
+        'the daily schedule and how long its backups are kept; shorter or none is weaken',
+      'backup_schedules.weekly.retention_days':
+        'the weekly schedule and how long its backups are kept; shorter or none is weaken',
+      'backup_schedules.weekly.day': 'the day of the weekly schedule; set with the schedule, then compared only',
+      location: 'compared only',
+      database_type: 'compared only',
+      database_edition: 'compared only',
+    },
+    read: async (context) => (await import('./declared.ts')).readSettings(context),
+    write: async (...given) => (await import('./declared.ts')).writeSettings(...given),
+    mark: async (context) => (await import('./declared.ts')).settingsMark(context),
   },
 
   toError: (cause) =>
