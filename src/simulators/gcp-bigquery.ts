@@ -35,6 +35,9 @@ export interface SimulatedDataset {
   description?: string;
   maxTimeTravelHours?: number;
   defaultTableExpirationMs?: number;
+  defaultPartitionExpirationMs?: number;
+  /** Absent: never since it was made. */
+  modifiedAt?: number;
   storageBillingModel?: string;
   kmsKey?: string;
 }
@@ -263,12 +266,15 @@ export function gcpBigQuerySimulator(options: SimulatorOptions): BigQuerySimulat
     location: dataset.location,
     type: 'DEFAULT',
     creationTime: String(dataset.createdAt),
-    lastModifiedTime: String(dataset.createdAt),
+    lastModifiedTime: String(dataset.modifiedAt ?? dataset.createdAt),
     ...(dataset.description === undefined ? {} : { description: dataset.description }),
     ...(dataset.maxTimeTravelHours === undefined ? {} : { maxTimeTravelHours: String(dataset.maxTimeTravelHours) }),
     ...(dataset.defaultTableExpirationMs === undefined
       ? {}
       : { defaultTableExpirationMs: String(dataset.defaultTableExpirationMs) }),
+    ...(dataset.defaultPartitionExpirationMs === undefined
+      ? {}
+      : { defaultPartitionExpirationMs: String(dataset.defaultPartitionExpirationMs) }),
     ...(dataset.storageBillingModel === undefined ? {} : { storageBillingModel: dataset.storageBillingModel }),
     ...(dataset.kmsKey === undefined ? {} : { defaultEncryptionConfiguration: { kmsKeyName: dataset.kmsKey } }),
   });
@@ -432,15 +438,58 @@ export function gcpBigQuerySimulator(options: SimulatorOptions): BigQuerySimulat
     return jobBody(job);
   };
 
+  /** Merges metadata as the API does: int64 values travel as text, 0 and null clear an expiration. */
+  const update = (dataset: SimulatedDataset, request: SimulatorRequest): JsonObject => {
+    const body = request.json as JsonObject;
+    only(body, [
+      'kind',
+      'description',
+      'maxTimeTravelHours',
+      'defaultTableExpirationMs',
+      'defaultPartitionExpirationMs',
+    ]);
+    if (!['UPDATE_METADATA', 'UPDATE_FULL', null].includes(request.url.searchParams.get('updateMode'))) {
+      throw new Refusal(400, 'invalid', 'Invalid update mode.', 'INVALID_ARGUMENT');
+    }
+    const wanted = request.headers['if-match'];
+    if (wanted !== undefined && wanted !== datasetBody(dataset)['etag']) {
+      throw new Refusal(412, 'conditionNotMet', 'Precondition Failed', 'FAILED_PRECONDITION');
+    }
+    const changes: Partial<SimulatedDataset> = {};
+    const hours = body['maxTimeTravelHours'];
+    if (hours !== undefined) {
+      if (typeof hours !== 'string' || !['48', '72', '96', '120', '144', '168'].includes(hours)) {
+        throw new Refusal(400, 'invalid', 'Invalid value for maxTimeTravelHours.', 'INVALID_ARGUMENT');
+      }
+      changes.maxTimeTravelHours = Number(hours);
+    }
+    for (const field of ['defaultTableExpirationMs', 'defaultPartitionExpirationMs'] as const) {
+      const value = body[field];
+      if (value === undefined) continue;
+      const ms = value === null ? 0 : typeof value === 'string' && /^\d+$/.test(value) ? Number(value) : Number.NaN;
+      if (Number.isNaN(ms) || (ms !== 0 && ms < HOUR)) {
+        throw new Refusal(400, 'invalid', `Invalid value for ${field}.`, 'INVALID_ARGUMENT');
+      }
+      changes[field] = ms;
+    }
+    if (typeof body['description'] === 'string') changes.description = body['description'];
+    Object.assign(dataset, changes, { modifiedAt: now() });
+    for (const field of ['defaultTableExpirationMs', 'defaultPartitionExpirationMs'] as const) {
+      if (dataset[field] === 0) delete dataset[field];
+    }
+    return datasetBody(dataset);
+  };
+
   const route = (request: SimulatorRequest): SimulatorResponse => {
     const { method, url } = request;
     const segments = url.pathname.split('/').slice(3).map(decodeURIComponent);
     const [, project = '', collection, first, sub, second, ...rest] = segments;
     if (rest.length > 0 || segments.some((segment) => segment === '')) return unknownPath(url);
-    if (method === 'POST' && !(request.headers['content-type'] ?? '').startsWith('application/json')) {
+    const carries = method === 'POST' || method === 'PATCH';
+    if (carries && !(request.headers['content-type'] ?? '').startsWith('application/json')) {
       throw new Refusal(400, 'parseError', 'This API requires a JSON body.', 'INVALID_ARGUMENT');
     }
-    if (method === 'POST' && !isObject(request.json)) {
+    if (carries && !isObject(request.json)) {
       throw new Refusal(400, 'parseError', 'Invalid JSON payload received.', 'INVALID_ARGUMENT');
     }
     if (project !== BIGQUERY_SANDBOX.project) {
@@ -449,6 +498,20 @@ export function gcpBigQuerySimulator(options: SimulatorOptions): BigQuerySimulat
     const call = `${method} ${[collection, first === undefined ? undefined : '*', sub, second === undefined ? undefined : '*'].filter((part) => part !== undefined).join('/')}`;
     const ok = (answer: unknown): SimulatorResponse => ({ status: 200, body: answer });
     switch (call) {
+      case 'GET datasets': {
+        const all = [...state.datasets.values()].filter((dataset) => dataset.project === project);
+        const page = paged(all, url.searchParams.get('maxResults'), url.searchParams.get('pageToken'));
+        const rows = page.items.map(datasetBody).map(({ id, datasetReference, location }) => ({
+          kind: 'bigquery#dataset',
+          id,
+          datasetReference,
+          location,
+        }));
+        return ok({ kind: 'bigquery#datasetList', etag: 'list', datasets: rows, ...page.next });
+      }
+      case 'PATCH datasets/*':
+        need('bigquery.datasets.update', `Dataset ${project}:${first}`);
+        return ok(update(datasetOf(first as string), request));
       case 'GET datasets/*':
         need('bigquery.datasets.get', `Dataset ${project}:${first}`);
         return ok(datasetBody(datasetOf(first as string)));

@@ -11,6 +11,7 @@ const { dataset, restoreJob } = BIGQUERY_SANDBOX;
 /** Every operation that the adapter sends. */
 const USED = [
   'bigquery.datasets.get',
+  'bigquery.datasets.patch',
   'bigquery.jobs.get',
   'bigquery.jobs.insert',
   'bigquery.tables.delete',
@@ -120,6 +121,21 @@ describe.skipIf(specDirectory === undefined)(`BigQuery and the official descript
     const failed = simulator.state.jobs.filter(({ error }) => error !== undefined).map(({ error }) => error?.reason);
     expect(failed).toEqual(['duplicate', 'jobBackendError']);
     expect(server.writes()).toHaveLength(8);
+  });
+
+  it('changes settings in the documented shapes', async () => {
+    for (const hours of ['48', '168']) {
+      const { etag } = await client.getDataset(dataset, signal);
+      const days = hours === '48' ? '864000000' : '0';
+      const settings = {
+        maxTimeTravelHours: hours,
+        defaultTableExpirationMs: days,
+        defaultPartitionExpirationMs: days,
+        description: 'contract',
+      };
+      await granted(() => client.updateDataset(settings, String(etag), signal));
+    }
+    await client.getDataset(dataset, signal);
   });
 
   it('sends nothing for a name that would reach another resource', async () => {

@@ -1064,7 +1064,7 @@ describe('errors', () => {
     [429, undefined, 'text', 'RATE_LIMITED'],
     [404, 'notFound', 'Not found: Table p:d.text', 'RESOURCE_NOT_FOUND'],
     [409, 'duplicate', 'text', 'RESOURCE_EXISTS'],
-    [412, 'conditionNotMet', 'text', 'INVALID_STATE'],
+    [412, 'conditionNotMet', 'text', 'PLAN_CHANGED'],
     [400, 'invalid', 'Invalid time travel timestamp text', 'INVALID_STATE'],
     [400, 'invalid', 'text is not a table snapshot', 'NOT_SUPPORTED'],
     [400, 'invalid', 'text of a view', 'NOT_SUPPORTED'],

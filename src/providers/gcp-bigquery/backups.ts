@@ -2,10 +2,10 @@ import type { RecoveryOption } from '../../core/provider.ts';
 import type { BackupInfo } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
 import { formatDuration } from '../../core/time.ts';
+import { driftOf } from '../findings.ts';
 import {
   baseOf,
   count,
-  type Dataset,
   defaultExpiration,
   instant,
   isSame,
@@ -18,7 +18,7 @@ import {
   typeWord,
   windowOf,
 } from './map.ts';
-import type { BigQueryEntity } from './provider.ts';
+import { settingsFindings } from './settings.ts';
 import { allRows, type Context, eachOf, named, nameOf, readSnapshot, snapshotRows } from './tables.ts';
 
 // Ways back are given for this many tables; a dataset may have thousands.
@@ -75,7 +75,7 @@ export async function backupInfo({ client, entity, runtime, signal }: Context): 
     warnings.push(`This is a dataset of type ${cleanText(dataset.type, 40)}: its tables may not be snapshottable.`);
   }
   if (!complete) warnings.push('The dataset has more tables than were looked at.');
-  for (const difference of settingsDrift(entity, dataset)) warnings.push(difference);
+  warnings.push(...driftOf(settingsFindings(entity, dataset)));
   const kms = dataset.defaultEncryptionConfiguration?.kmsKeyName;
   return {
     // BigQuery keeps the history of every table by itself, but takes no snapshot.
@@ -98,38 +98,6 @@ export async function backupInfo({ client, entity, runtime, signal }: Context): 
       objects: types,
     },
   };
-}
-
-// Only what the entity declares is compared; an absent window means 168, an absent expiration never.
-function settingsDrift(entity: BigQueryEntity, dataset: Dataset): string[] {
-  const lower = (text: unknown): string => String(text ?? '').toLowerCase();
-  const pairs: [string, unknown, unknown, boolean][] = [
-    [
-      'max_time_travel_hours',
-      entity.max_time_travel_hours,
-      timeTravelHours(dataset),
-      entity.max_time_travel_hours === timeTravelHours(dataset),
-    ],
-    [
-      'default_table_expiration_ms',
-      entity.default_table_expiration_ms,
-      defaultExpiration(dataset) ?? 0,
-      entity.default_table_expiration_ms === (defaultExpiration(dataset) ?? 0),
-    ],
-    [
-      'dataset_description',
-      entity.dataset_description,
-      dataset.description,
-      entity.dataset_description === (dataset.description ?? ''),
-    ],
-    ['location', entity.location, dataset.location, lower(entity.location) === lower(dataset.location)],
-  ];
-  return pairs
-    .filter(([, declared, , same]) => declared !== undefined && !same)
-    .map(
-      ([key, declared, actual]) =>
-        `Declared ${key} is ${cleanText(declared, 60)}, actual ${cleanText(actual, 60) || 'unset'}.`,
-    );
 }
 
 /** Every way back of a few tables: a moment into a new table, a snapshot into a new table, a snapshot over its base. */

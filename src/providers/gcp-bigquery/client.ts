@@ -42,6 +42,14 @@ export interface CopyJob {
   readonly expires?: Date | undefined;
 }
 
+/** Settings of a dataset as they travel; '0' clears an expiration. */
+export interface DatasetSettings {
+  readonly maxTimeTravelHours: string | undefined;
+  readonly defaultTableExpirationMs: string | undefined;
+  readonly defaultPartitionExpirationMs: string | undefined;
+  readonly description: string | undefined;
+}
+
 /** Typed calls of the BigQuery API for one entity. Every name that comes from a caller is checked before it is sent. */
 export interface BigQueryClient {
   /** The dataset that the entity is. */
@@ -49,6 +57,11 @@ export interface BigQueryClient {
   /** @throws {HoldfastError} CONFIG_INVALID when neither the entity nor its credentials name one */
   project(): Promise<string>;
   getDataset(dataset: string, signal: AbortSignal): Promise<Dataset>;
+  /**
+   * Changes the settings that are given, unless the etag is old; access lists are never touched.
+   * @throws {HoldfastError} PLAN_CHANGED when it is: nothing was changed
+   */
+  updateDataset(settings: DatasetSettings, etag: string, signal: AbortSignal): Promise<Dataset>;
   /** In no order that means anything. */
   listTables(
     dataset: string,
@@ -164,6 +177,22 @@ export async function createBigQueryClient(options: Options): Promise<BigQueryCl
     getDataset: (dataset, signal) =>
       send({ resource: 'dataset', permission: 'bigquery.datasets.get', role: VIEWER }, signal, (api, projectId, call) =>
         api.datasets.get({ projectId, datasetId: checkDataset(dataset), datasetView: 'METADATA' }, call),
+      ),
+
+    updateDataset: (settings, etag, signal) =>
+      send(
+        { resource: 'dataset', permission: 'bigquery.datasets.update', role: OWNER, write: true },
+        signal,
+        (api, projectId, call) =>
+          api.datasets.patch(
+            {
+              projectId,
+              datasetId: checkDataset(options.dataset),
+              updateMode: 'UPDATE_METADATA',
+              requestBody: Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined)),
+            },
+            { ...call, headers: { 'If-Match': etag } },
+          ),
       ),
 
     async listTables(dataset, { limit, token }, signal) {

@@ -417,6 +417,9 @@ export function toBigQueryError(cause: unknown, addressed: Addressed): HoldfastE
     cause: slim(cause),
     ...(unsure ? { details: { outcome: 'unknown' } } : {}),
   };
+  if (reason === 'conditionnotmet' || status === 412) {
+    return new HoldfastError('PLAN_CHANGED', 'it was changed at the same time; nothing was changed', options);
+  }
   if (code === 'INSUFFICIENT_PERMISSIONS') return permissionError(reason, addressed, options);
   if (code === 'RESOURCE_NOT_FOUND') return missingError(text, addressed, options);
   if (code === 'INVALID_STATE') {

@@ -4,6 +4,11 @@ import { GoogleProject, googleAuthorizer, googleCredentialFields, googleOrigin, 
 import type { BigQueryClient } from './client.ts';
 import { toBigQueryError } from './map.ts';
 
+const Expiration = z
+  .number()
+  .int()
+  .refine((ms) => ms === 0 || ms >= 3_600_000, 'write 0 for never, or at least 3600000 (one hour)');
+
 const BigQueryDataset = z.object({
   dataset: z.string().regex(/^[A-Za-z0-9_]{1,1024}$/, 'letters, digits and underscores'),
   project: GoogleProject.optional(),
@@ -20,11 +25,8 @@ const BigQueryDataset = z.object({
     .max(168)
     .refine((hours) => hours % 24 === 0, 'write 48, 72, 96, 120, 144 or 168')
     .optional(),
-  default_table_expiration_ms: z
-    .number()
-    .int()
-    .refine((ms) => ms === 0 || ms >= 3_600_000, 'write 0 for never, or at least 3600000 (one hour)')
-    .optional(),
+  default_table_expiration_ms: Expiration.optional(),
+  default_partition_expiration_ms: Expiration.optional(),
   ...googleCredentialFields,
 });
 
@@ -40,15 +42,7 @@ export const gcpBigQuery = defineProvider<BigQueryEntity, BigQueryClient>({
     'gcp/big-query': {
       title: 'Google BigQuery dataset',
       schema: BigQueryDataset,
-      ignored: [
-        'access',
-        'create_when_missing',
-        'default_partition_expiration_ms',
-        'labels_on_dataset',
-        'permitted-secrets',
-        'services',
-        'tables',
-      ],
+      ignored: ['access', 'create_when_missing', 'labels_on_dataset', 'permitted-secrets', 'services', 'tables'],
       example: {
         project: 'my-project',
         dataset: 'my_analytics_dataset',
@@ -90,6 +84,19 @@ export const gcpBigQuery = defineProvider<BigQueryEntity, BigQueryClient>({
   async recoveryOptions(context, at) {
     const { recoveryOptions } = await import('./backups.ts');
     return recoveryOptions(context, at);
+  },
+
+  settings: {
+    about: {
+      max_time_travel_hours: 'how long deleted and changed data can be brought back, 48 to 168; less is weaken',
+      default_table_expiration_ms: 'when new tables and snapshots are deleted, 0 for never; sooner is weaken',
+      default_partition_expiration_ms: 'when partitions of new tables are deleted, 0 for never; sooner is weaken',
+      dataset_description: 'the description of the dataset',
+      location: 'compared only',
+    },
+    read: async (context) => (await import('./declared.ts')).readSettings(context),
+    write: async (...given) => (await import('./declared.ts')).writeSettings(...given),
+    mark: async (context) => (await import('./declared.ts')).settingsMark(context),
   },
 
   toError: (cause) =>
