@@ -95,5 +95,7 @@ export const awsDynamodb = defineProvider<DynamoDbEntity, DynamoDbClient>({
     write: async (context, write, findings) => (await import('./declared.ts')).writeSettings(context, write, findings),
   },
 
+  guide: async () => (await import('./guide.ts')).guide,
+
   toError: (cause) => toDynamoDbError(cause, { operation: 'DescribeTable' }),
 });
