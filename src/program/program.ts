@@ -3,6 +3,7 @@ import type { Principal } from '../core/principal.ts';
 import { createLog, logLevel } from '../observability/log.ts';
 import { createRedactor } from '../observability/redaction.ts';
 import type { CliDeps, ServeOptions } from '../surfaces/cli/deps.ts';
+import { toolSetNamed } from '../surfaces/tool-set.ts';
 import { type Opened, open, registry, stateKey, VERSION } from './open.ts';
 
 /** How often a server looks for operations that another process left, in ms. */
@@ -45,7 +46,7 @@ export async function main(): Promise<number> {
     log: createLog({ stream: stderr, redactor, level: logLevel(env['HOLDFAST_LOG']) }),
   };
   // How clients start it, thousands of times: without the command line's own weight. What goes wrong is the command line's to tell.
-  const plain = plainServe(process.argv.slice(2), controller.signal);
+  const plain = plainServe(process.argv.slice(2), env, controller.signal);
   const opened = plain === undefined ? undefined : await open({ ...plain, ...base }).catch(() => undefined);
   if (plain !== undefined && opened !== undefined) {
     await serve(plain, opened, user);
@@ -60,17 +61,24 @@ export async function main(): Promise<number> {
 }
 
 /** Reads `serve` with its plainest options; undefined for anything else. */
-function plainServe(argv: readonly string[], signal: AbortSignal): ServeOptions | undefined {
+function plainServe(
+  argv: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+  signal: AbortSignal,
+): ServeOptions | undefined {
   const [command, ...rest] = argv;
   if (command !== 'serve') return undefined;
-  const found: { config?: string; stateDir?: string } = {};
+  const found: { config?: string; stateDir?: string; tools?: string | undefined } = { tools: env['HOLDFAST_TOOLS'] };
   for (let index = 0; index < rest.length; index += 2) {
     const value = rest[index + 1];
     if (value === undefined || value.startsWith('-')) return undefined;
     if (rest[index] === '--config') found.config = value;
     else if (rest[index] === '--state-dir') found.stateDir = value;
+    else if (rest[index] === '--tools') found.tools = value;
     else return undefined;
   }
+  const toolSet = toolSetNamed(found.tools);
+  if (toolSet === undefined) return undefined;
   return {
     config: found.config,
     stateDir: found.stateDir,
@@ -78,6 +86,7 @@ function plainServe(argv: readonly string[], signal: AbortSignal): ServeOptions 
     transport: 'stdio',
     host: undefined,
     port: undefined,
+    toolSet,
     sandboxPort: undefined,
     signal,
   };
@@ -88,7 +97,7 @@ async function serve(options: ServeOptions, opened: Opened, user: string): Promi
   try {
     const { buildServer } = await import('../surfaces/mcp/server.ts');
     const principal: Principal = { id: `stdio:${user}`, person: user, roles: ['operator'] };
-    const deps = { engine, principal, stateKey: stateKey(stateDirectory), log };
+    const deps = { engine, principal, stateKey: stateKey(stateDirectory), log, toolSet: options.toolSet };
     const factory = (context: Parameters<typeof buildServer>[1]) => buildServer(deps, context);
     if (sandboxOrigin !== undefined) process.stderr.write(`sandbox: the simulators listen on ${sandboxOrigin}\n`);
 

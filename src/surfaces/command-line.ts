@@ -1,6 +1,7 @@
 import type { AnyAction } from '../core/action.ts';
 import type { JsonValue } from '../core/json.ts';
 import type { SuggestedCall } from '../core/plan.ts';
+import { exampleInput } from './example.ts';
 
 /** Quotes a word for a POSIX shell where it needs it. */
 export function shellWord(word: string): string {
@@ -40,11 +41,6 @@ const PLACEHOLDERS: Readonly<Record<string, string>> = {
 
 /** Gives the example of an action as a command line for one entity; `$newest` and the like become words to replace. */
 export function exampleLine(action: AnyAction, entity: string): string {
-  const input = Object.fromEntries(
-    Object.entries(action.example).map(([key, value]) => [
-      key,
-      value === '$entity' ? entity : typeof value === 'string' ? (PLACEHOLDERS[value] ?? value) : value,
-    ]),
-  );
+  const input = exampleInput(action, { ...PLACEHOLDERS, $entity: entity });
   return commandLine({ entity: action.kind === 'fleet' ? undefined : entity, action: action.name, input });
 }

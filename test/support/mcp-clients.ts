@@ -33,6 +33,18 @@ export interface ListedTool {
   readonly annotations?: Record<string, unknown> | undefined;
 }
 
+export interface ListedResource {
+  readonly uri: string;
+  readonly title?: string | undefined;
+  readonly description?: string | undefined;
+  readonly mimeType?: string | undefined;
+}
+
+export interface ListedPrompt {
+  readonly name: string;
+  readonly arguments: readonly { readonly name: string; readonly required: boolean }[];
+}
+
 export interface Ask {
   readonly message: string;
 }
@@ -55,7 +67,11 @@ export interface TestClient {
   ): Promise<ToolAnswer>;
   read(uri: string): Promise<string>;
   prompt(name: string, args: Record<string, string>): Promise<string>;
-  complete(prompt: string, argument: string, value: string): Promise<string[]>;
+  complete(prompt: string, argument: string, value: string, given?: Record<string, string>): Promise<string[]>;
+  completeUri(template: string, variable: string, value: string): Promise<string[]>;
+  resources(): Promise<ListedResource[]>;
+  templates(): Promise<string[]>;
+  prompts(): Promise<ListedPrompt[]>;
   close(): Promise<void>;
 }
 
@@ -133,9 +149,25 @@ export async function connectClient(
       (await client.getPrompt({ name, arguments: args })).messages
         .map(({ content }) => (content as { text?: string }).text ?? '')
         .join('\n'),
-    complete: async (name, argument, value) =>
-      (await client.complete({ ref: { type: 'ref/prompt', name }, argument: { name: argument, value } })).completion
+    complete: async (name, argument, value, given) =>
+      (
+        await client.complete({
+          ref: { type: 'ref/prompt', name },
+          argument: { name: argument, value },
+          ...(given === undefined ? {} : { context: { arguments: given } }),
+        })
+      ).completion.values,
+    completeUri: async (uri, variable, value) =>
+      (await client.complete({ ref: { type: 'ref/resource', uri }, argument: { name: variable, value } })).completion
         .values,
+    resources: async () => (await client.listResources()).resources as ListedResource[],
+    templates: async () =>
+      (await client.listResourceTemplates()).resourceTemplates.map(({ uriTemplate }) => uriTemplate),
+    prompts: async () =>
+      (await client.listPrompts()).prompts.map(({ name, arguments: given = [] }) => ({
+        name,
+        arguments: given.map((one) => ({ name: one.name, required: one.required === true })),
+      })),
     close: () => client.close(),
   };
 }

@@ -25,6 +25,8 @@ export interface MemoryWorld extends EventEmitter {
   deleted: string[];
   /** A restore waits for the event `go` when set. */
   hold: boolean;
+  /** A list of snapshots waits for the event `go` when set, deaf to every signal. */
+  silent: boolean;
 }
 
 export interface MemoryFleet {
@@ -56,6 +58,14 @@ function declare(world: MemoryWorld): Record<string, AnyAction> {
     limits: { per_second: 1000, burst: 1000, concurrent: 10, timeout_ms: 1000 },
     connect: async () => ({ world }),
     recoveryOptions: async () => [],
+    guide: async () => ({
+      behaviour: ['A restore replaces the whole database.'],
+      limits: ['At most 2 snapshots are remembered.'],
+      credentials: ['None: it is this process.'],
+      permissions: { '*': ['memory.read'], restore: ['memory.write'], 'no-such-action': ['memory.never'] },
+      grant: 'memory policy',
+      policy: (permissions) => `allow ${permissions.join(' ')}`,
+    }),
     toError: asHoldfastError,
   });
   const snapshot_id = z.string().min(1);
@@ -77,15 +87,21 @@ function declare(world: MemoryWorld): Record<string, AnyAction> {
       errors: [],
       source: 'memory',
       example: {},
-      run: async () => ({
-        snapshots: world.snapshots.map(({ id, created_at }) => ({
-          id,
-          kind: 'on_demand',
-          status: 'available',
-          created_at,
-          restorable: true,
-        })),
-      }),
+      run: async () => {
+        if (world.silent) {
+          world.emit('asked');
+          await once(world, 'go');
+        }
+        return {
+          snapshots: world.snapshots.map(({ id, created_at }) => ({
+            id,
+            kind: 'on_demand',
+            status: 'available',
+            created_at,
+            restorable: true,
+          })),
+        };
+      },
     }),
     deleteSnapshot: defineAction({
       provider,
@@ -125,7 +141,7 @@ function declare(world: MemoryWorld): Record<string, AnyAction> {
       output: z.object({ restored: z.string() }),
       errors: ['SNAPSHOT_NOT_FOUND'],
       source: 'memory',
-      example: { snapshot_id: 's1' },
+      example: { snapshot_id: '$newest' },
       plan: async ({ entity }, input) => ({
         target: `memory/${entity.name}`,
         source: find(input.snapshot_id).id,
@@ -234,6 +250,7 @@ export async function openMemoryFleet(
     restored: [],
     deleted: [],
     hold: false,
+    silent: false,
   });
   const logged: MemoryFleet['logged'] = [];
   const keep = (message: string, fields?: JsonObject): void => void logged.push({ message, fields });

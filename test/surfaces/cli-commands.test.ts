@@ -129,6 +129,25 @@ describe('serve', () => {
   });
 
   it.each([
+    ['serve', {}, 'all'],
+    ['serve --tools compact', {}, 'compact'],
+    ['serve', { HOLDFAST_TOOLS: 'compact' }, 'compact'],
+    ['serve --tools all', { HOLDFAST_TOOLS: 'compact' }, 'all'],
+    ['serve', { HOLDFAST_TOOLS: '' }, 'all'],
+    ['--sandbox', { HOLDFAST_TOOLS: 'compact' }, 'compact'],
+  ])('%s with %j in the environment lists tools: %s', async (line, env, toolSet) => {
+    const { running } = await run(line.split(' '), { env });
+    expect(running.served).toMatchObject([{ toolSet }]);
+  });
+
+  it('refuses a set of tools that is none', async () => {
+    const refused = [await run(['serve', '--tools', 'few']), await run(['serve'], { env: { HOLDFAST_TOOLS: 'few' } })];
+    expect(refused.map(({ status }) => status)).toEqual([2, 2]);
+    expect(refused[0]?.err).toContain('--tools is neither all nor compact');
+    expect(refused[1]?.err).toContain('HOLDFAST_TOOLS is neither all nor compact');
+  });
+
+  it.each([
     ['serve --port 80', 'about HTTP'],
     ['serve --host ::1', 'about HTTP'],
     ['serve --http --port 65536', 'not a whole number from 0 to 65535'],

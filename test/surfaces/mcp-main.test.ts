@@ -56,6 +56,25 @@ describe('holdfast serve --sandbox on stdio', () => {
   );
 });
 
+describe('a compact list', () => {
+  it.concurrent.each([
+    ['--tools', ['--tools', 'compact'], {}],
+    ['HOLDFAST_TOOLS', [], { HOLDFAST_TOOLS: 'compact' }],
+  ])('is what %s asks for, and its calls go the same way', async (name, flags, env) => {
+    const client = await connectClient('sdk 1', { node: serve(`compact ${name}`, ...flags), env }, typeTheTarget);
+    try {
+      expect((await client.tools()).map((tool) => tool.name)).toEqual(['find_actions', 'do_action']);
+      const entity = 'sandbox/gcp-cloud-sql';
+      const list = await client.call('do_action', { entity, action: 'list-snapshots' });
+      const backup_id = (list.structured['snapshots'] as { id: string }[])[0]!.id;
+      const begun = await client.call('do_action', { entity, action: 'restore', input: { backup_id } });
+      expect(begun.isError, begun.text).toBeFalsy();
+    } finally {
+      await client.close();
+    }
+  });
+});
+
 describe('holdfast serve --http', () => {
   it('answers on loopback and ends on SIGTERM', async () => {
     const child = spawn(process.execPath, serve('http', '--http', '--port', '0'), {

@@ -38,6 +38,21 @@ describe.each(CLIENTS)('%s over stdio', (kind) => {
     }
   });
 
+  it('reads resources, fills prompts and completes', async () => {
+    const client = await connectClient(kind, { node: [SERVER] });
+    try {
+      for (const { uri } of await client.resources()) expect(await client.read(uri), uri).toMatch(/^[[#]/);
+      await expect(client.read('backup://guide/none')).rejects.toThrow(/not found/i);
+      expect(await client.prompt('backup-review', { entity: 'shop/carts' })).toContain('shop/carts');
+      expect(await client.complete('quarterly-drill', 'snapshot_id', '', { entity: 'shop/carts' })).toEqual([
+        's2',
+        's1',
+      ]);
+    } finally {
+      await client.close();
+    }
+  });
+
   it('cancels', async () => {
     const client = await connectClient(kind, { node: [SERVER] });
     try {

@@ -5,8 +5,10 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { HoldfastError } from '../../src/core/errors.ts';
 import type { Plan } from '../../src/core/plan.ts';
+import type { Engine } from '../../src/engine/api.ts';
 import { collect } from '../../src/engine/registry.ts';
 import { errorResult } from '../../src/surfaces/mcp/call.ts';
+import { compactToolsOf } from '../../src/surfaces/mcp/compact.ts';
 import { type HttpSurface, serveHttp } from '../../src/surfaces/mcp/http.ts';
 import { listInput, listOutput } from '../../src/surfaces/mcp/schema.ts';
 import { buildServer } from '../../src/surfaces/mcp/server.ts';
@@ -41,7 +43,7 @@ afterAll(async () => {
   await harness.close();
 });
 
-function tokensOf({ name, description, inputSchema }: Tool): number {
+function tokensOf({ name, description, inputSchema }: Pick<Tool, 'name' | 'description' | 'inputSchema'>): number {
   return [name, description, JSON.stringify(inputSchema)].reduce((sum, text) => sum + encode(text).length, 0);
 }
 
@@ -81,6 +83,22 @@ describe('the list of the sandbox fleet', () => {
     process.stderr.write(`${figures}\n`);
     expect(average, figures).toBeLessThanOrEqual(80);
     expect(Math.max(...costs.map(([, tokens]) => tokens)), figures).toBeLessThanOrEqual(2000);
+  });
+
+  it('costs at most 700 tokens where it is compact, however many databases there are', async () => {
+    const cost = (engine: Engine): number => compactToolsOf(engine).reduce((sum, tool) => sum + tokensOf(tool), 0);
+    // Twenty keys are the most that the list itself names.
+    const types = harness.engine.entities().map(({ defines }) => defines);
+    const entities = Array.from({ length: 20 }, (_, at) => ({
+      key: `holdings-production/customer-orders-${at}`,
+      defines: types[at % types.length] ?? '',
+      parameters: {},
+    }));
+    const named = await startHarness({ modules, entities });
+    await named.close();
+    const costs = { 'the sandbox fleet': cost(harness.engine), 'twenty long names': cost(named.engine) };
+    process.stderr.write(`compact list, tokens: ${JSON.stringify(costs)}\n`);
+    expect(Math.max(...Object.values(costs)), JSON.stringify(costs)).toBeLessThanOrEqual(700);
   });
 
   it('has names that every client can prefix, each once', () => {

@@ -273,7 +273,7 @@ describe.each(CLIENTS)('%s over HTTP', (kind) => {
     await withClient(kind, async (client) => {
       expect(await client.read('backup://entities')).toContain('shop/orders');
       expect(await client.prompt('disaster-recovery', { entity: 'shop/carts' })).toContain(
-        'The database shop/carts is damaged or gone',
+        'Data of the database shop/carts is damaged or gone',
       );
       await expect(client.prompt('disaster-recovery', { entity: 'shop/x' })).rejects.toThrow(/shop\/x/);
       expect(await client.complete('disaster-recovery', 'entity', 'cart')).toEqual(['shop/carts']);

@@ -3,6 +3,7 @@ import type { Progress } from '../../core/operation.ts';
 import type { Principal } from '../../core/principal.ts';
 import type { Log } from '../../core/runtime.ts';
 import type { Engine } from '../../engine/api.ts';
+import type { ToolSet } from '../tool-set.ts';
 
 export interface CliInput extends NodeJS.ReadableStream {
   readonly isTTY?: boolean | undefined;
@@ -29,6 +30,8 @@ export interface ServeOptions extends EngineOptions {
   /** `--host` and `--port`; undefined: the entities file or the default decides. */
   readonly host: string | undefined;
   readonly port: number | undefined;
+  /** Which tools agents are shown. */
+  readonly toolSet: ToolSet;
   /** Ends the service, gracefully. */
   readonly signal: AbortSignal;
 }

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { HoldfastError } from '../../core/errors.ts';
 import { EXIT } from '../exit-statuses.ts';
+import { readToolSet, type ToolSet } from '../tool-set.ts';
 import { addCommand, type Cli, LAST_PORT, wholeNumber } from './context.ts';
 import { styled } from './terminal.ts';
 
@@ -8,6 +9,7 @@ interface ServeFlags {
   http?: boolean;
   host?: string;
   port?: string;
+  tools?: string;
 }
 
 /** Adds what runs until it is told to stop: `serve`, `sandbox` and `demo`. */
@@ -22,6 +24,7 @@ export function addServices(program: Command, cli: Cli): void {
     .option('--http', 'serve HTTP instead of stdio')
     .option('--host <address>', 'the address to listen on (127.0.0.1); any other one needs authentication')
     .option('--port <n>', 'the port to listen on (7311); 0: any free one')
+    .option('--tools <set>', 'all (one tool an action) or compact (two tools for all); HOLDFAST_TOOLS sets it too')
     .action(async (flags: ServeFlags) => {
       const { json: _json, ...options } = cli.options();
       if (flags.http !== true && (flags.host !== undefined || flags.port !== undefined)) {
@@ -32,6 +35,7 @@ export function addServices(program: Command, cli: Cli): void {
         transport: flags.http === true ? 'http' : 'stdio',
         host: flags.host,
         port: wholeNumber('--port', flags.port, 0, LAST_PORT),
+        toolSet: flags.tools === undefined ? toolSetOf(cli) : readToolSet(flags.tools, '--tools'),
         signal: cli.deps.signal,
       });
     });
@@ -58,8 +62,12 @@ export function addServices(program: Command, cli: Cli): void {
 /** Serves MCP over stdio as `holdfast` without a command does when a client starts it. */
 export async function serveStdio(cli: Cli): Promise<void> {
   const { json: _json, ...options } = cli.options();
-  const rest = { host: undefined, port: undefined, signal: cli.deps.signal };
+  const rest = { host: undefined, port: undefined, toolSet: toolSetOf(cli), signal: cli.deps.signal };
   await cli.deps.serve({ ...options, transport: 'stdio', ...rest });
+}
+
+function toolSetOf({ deps }: Cli): ToolSet {
+  return readToolSet(deps.env['HOLDFAST_TOOLS'], 'HOLDFAST_TOOLS');
 }
 
 const CONTROLS = [

@@ -19,6 +19,7 @@ import type { Log } from '../../core/runtime.ts';
 import { cleanText, didYouMean } from '../../core/text.ts';
 import type { ConfirmationDetails, Engine, Outcome } from '../../engine/api.ts';
 import { carriedBy, confirmationOf, type RenderOptions, renderError, renderOutcome, renderPlan } from '../render.ts';
+import type { ToolSet } from '../tool-set.ts';
 import { type Tool, writeCall } from './tools.ts';
 
 /** What the signed request state holds between the two rounds of a question; the client can read it. */
@@ -28,6 +29,8 @@ export interface AskedState {
 
 export interface CallParts {
   readonly engine: Engine;
+  /** The tools that the agent was given: next calls are written with them. */
+  readonly toolSet: ToolSet;
   readonly codec: RequestStateCodec<AskedState>;
   readonly log: Log;
 }
@@ -57,7 +60,7 @@ export async function callTool(
       ...(approved === undefined ? {} : { token: undefined, confirmationId: approved }),
       onProgress: progress.report,
     });
-    return outcomeResult(outcome, renderOptions(parts.engine), parts.engine.sandbox);
+    return outcomeResult(outcome, renderOptions(parts), parts.engine.sandbox);
   } catch (cause) {
     const error = asHoldfastError(cause);
     // Only our own words go out; whatever else was thrown stays in the log.
@@ -69,16 +72,23 @@ export async function callTool(
     if (asked !== undefined && mayAskHere(asked) && canAskForm(server, context)) {
       return question(parts, error, asked, context);
     }
-    return errorResult(error, renderOptions(parts.engine));
+    return errorResult(error, renderOptions(parts));
   } finally {
     progress.end();
   }
 }
 
 function readArguments(tool: Tool, args: JsonObject): { entity?: string; token?: string; input: JsonObject } {
+  // Where nothing is guarded a token is a parameter that does not exist, and the engine's to refuse.
+  const { confirmation_token: token, ...rest } = args;
+  const plain = tool.guarded ? rest : args;
+  if (tool.guarded && token !== undefined && typeof token !== 'string') {
+    throw new HoldfastError('INVALID_PARAMETER', "'confirmation_token' is no string");
+  }
+  const given = tool.guarded && typeof token === 'string' ? { token } : {};
   // A fleet action's `entity` is a parameter of its own, one that it does not have is the engine's to refuse.
-  if (tool.entities === undefined) return { input: args };
-  const { entity, ...rest } = args;
+  if (tool.entities === undefined) return { ...given, input: plain };
+  const { entity, ...input } = plain;
   if (typeof entity !== 'string') {
     throw new HoldfastError('INVALID_PARAMETER', "'entity' is missing or no string", {
       hint: `Give the entity to act on. ${didYouMean('', tool.entities)}`.trim(),
@@ -90,11 +100,7 @@ function readArguments(tool: Tool, args: JsonObject): { entity?: string; token?:
       hint: `${didYouMean(entity, tool.entities)} backup_list_databases shows every entity.`.trim(),
     });
   }
-  if (!tool.guarded) return { entity, input: rest };
-  const { confirmation_token: token, ...input } = rest;
-  if (token === undefined) return { entity, input };
-  if (typeof token === 'string') return { entity, token, input };
-  throw new HoldfastError('INVALID_PARAMETER', "'confirmation_token' is no string");
+  return { ...given, entity, input };
 }
 
 /** Reads the person's answer of round two: gives the id of the confirmation that it approves, undefined in round one. */
@@ -150,7 +156,7 @@ async function question(
   return inputRequired({
     inputRequests: {
       [QUESTION]: inputRequired.elicit({
-        message: `${changed}${renderPlan(plan, renderOptions(parts.engine))}\n\nTo let this run, type the name of the target: ${plan.target}`,
+        message: `${changed}${renderPlan(plan, renderOptions(parts))}\n\nTo let this run, type the name of the target: ${plan.target}`,
         requestedSchema: {
           type: 'object',
           properties: { target: { type: 'string', title: 'Name of the target', description: `Type ${plan.target}` } },
@@ -163,8 +169,9 @@ async function question(
   });
 }
 
-function renderOptions(engine: Engine): RenderOptions {
-  return { call: (call) => writeCall(engine, call) };
+/** Gives how calls are written in what this agent reads. */
+export function renderOptions({ engine, toolSet }: Pick<CallParts, 'engine' | 'toolSet'>): RenderOptions {
+  return { call: (call) => writeCall(engine, toolSet, call) };
 }
 
 /** Writes an outcome as a tool's result. */

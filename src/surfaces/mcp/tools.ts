@@ -3,9 +3,10 @@ import type { JsonObject } from '../../core/json.ts';
 import type { SuggestedCall } from '../../core/plan.ts';
 import type { Principal } from '../../core/principal.ts';
 import { isGuarded } from '../../core/risk.ts';
-import { OperationView } from '../../core/schemas.ts';
 import type { Engine } from '../../engine/api.ts';
-import { type ListedSchema, listInput, listOutput } from './schema.ts';
+import type { ToolSet } from '../tool-set.ts';
+import { listedSchemas } from './prepared.ts';
+import type { ListedSchema } from './schema.ts';
 
 /** Every action as MCP shows it; made once for an engine and shared by all its connections. */
 export interface Tool {
@@ -30,9 +31,14 @@ export interface Tool {
 // A longer enumeration costs more in every tool than it saves; the call is checked either way.
 const MOST_LISTED_ENTITIES = 25;
 
+// One tool across all entities stands for what every provider has.
+function isShared(action: AnyAction): boolean {
+  return action.kind === 'provider' && action.shared;
+}
+
 /** Gives the name of an action as a tool. */
 export function toolName(action: AnyAction): string {
-  const prefix = action.kind === 'fleet' ? 'backup' : action.provider.id;
+  const prefix = action.kind === 'fleet' || action.shared ? 'backup' : action.provider.id;
   return `${prefix}_${action.name}`.replaceAll('-', '_');
 }
 
@@ -42,7 +48,10 @@ const lists = new WeakMap<Engine, readonly Tool[]>();
 export function toolsOf(engine: Engine): readonly Tool[] {
   const known = lists.get(engine);
   if (known !== undefined) return known;
-  const tools = engine.actions().map((action) => toTool(engine, action));
+  const tools = engine
+    .actions()
+    .filter((action) => !isShared(action))
+    .map((action) => toTool(engine, action));
   lists.set(engine, tools);
   return tools;
 }
@@ -56,15 +65,17 @@ function toTool(engine: Engine, action: AnyAction): Tool {
   const entities = action.kind === 'fleet' ? undefined : engine.entitiesOf(action).map((entity) => entity.key);
   const guarded = isGuarded(action.upTo);
   const reads = action.risk === 'read' && action.upTo === 'read';
+  const name = toolName(action);
+  const { input, output } = listedSchemas(name, action);
   return {
-    name: toolName(action),
+    name,
     title: action.title,
     description: action.summary,
     action,
     entities: entities === undefined ? undefined : new Set(entities),
     guarded,
-    inputSchema: withSurfaceParameters(listInput(action.input), entities, guarded),
-    outputSchema: listOutput(action.kind === 'provider' && action.steps !== undefined ? OperationView : action.output),
+    inputSchema: withSurfaceParameters(input, entities, guarded),
+    outputSchema: output,
     annotations: {
       readOnlyHint: reads,
       destructiveHint: guarded,
@@ -79,7 +90,8 @@ function withSurfaceParameters(
   entities: readonly string[] | undefined,
   guarded: boolean,
 ): ListedSchema {
-  if (entities === undefined) return schema;
+  const token = guarded ? { confirmation_token: { type: 'string' } } : {};
+  if (entities === undefined) return guarded ? { ...schema, properties: { ...schema.properties, ...token } } : schema;
   const entity: JsonObject =
     entities.length <= MOST_LISTED_ENTITIES
       ? { type: 'string', enum: [...entities] }
@@ -87,22 +99,31 @@ function withSurfaceParameters(
   const required = Array.isArray(schema['required']) ? schema['required'] : [];
   return {
     ...schema,
-    properties: { entity, ...schema.properties, ...(guarded ? { confirmation_token: { type: 'string' } } : {}) },
+    properties: { entity, ...schema.properties, ...token },
     required: ['entity', ...required],
   };
 }
 
-/** Writes a suggested call as the tool call that makes it. */
-export function writeCall(engine: Engine, call: SuggestedCall): string {
-  const withEntity = { ...(call.entity === undefined ? {} : { entity: call.entity }), ...call.input };
-  return `${nameOf(engine, call)} ${JSON.stringify(withEntity)}`;
+/** The name of the tool that makes every call where the list is compact. */
+export const DO_ACTION = 'do_action';
+/** The name of the tool that shows what can be called there. */
+export const FIND_ACTIONS = 'find_actions';
+
+/** Writes a suggested call as the tool call that makes it, with the tools that the agent was given. */
+export function writeCall(engine: Engine, set: ToolSet, call: SuggestedCall): string {
+  const action = actionOf(engine, call);
+  const entity = call.entity === undefined ? {} : { entity: call.entity };
+  // An action that no tool has (a provider's own console, say) keeps the name that the plan gave it.
+  if (action === undefined) return `${call.action} ${JSON.stringify({ ...entity, ...call.input })}`;
+  if (set === 'all') return `${toolName(action)} ${JSON.stringify({ ...entity, ...call.input })}`;
+  const input = Object.keys(call.input).length === 0 ? {} : { input: call.input };
+  return `${DO_ACTION} ${JSON.stringify({ ...entity, action: action.name, ...input })}`;
 }
 
-function nameOf(engine: Engine, call: SuggestedCall): string {
+function actionOf(engine: Engine, call: SuggestedCall): AnyAction | undefined {
   try {
-    return toolName(engine.action(call.action, call.entity));
+    return engine.action(call.action, call.entity);
   } catch {
-    // An action that no tool has (a provider's own console, say) keeps the name that the plan gave it.
-    return call.action;
+    return undefined;
   }
 }
