@@ -481,7 +481,13 @@ describe('the plan of a Cosmos DB restore', () => {
     expect((await failure(planOf(wish({ source_id, restore_timestamp: at })))).code).toBe('INVALID_PARAMETER');
     const before = new Date(deletedAt! - 5000).toISOString();
     const plan = await planOf(wish({ source_id, restore_timestamp: before }));
-    expect(plan.blast_radius).toMatchObject({ appears: ['shop/orders', 'shop/customers'] });
+    expect(plan.blast_radius).toMatchObject({
+      appears: ['shop/orders', 'shop/customers'],
+      public_network_access: 'Disabled',
+    });
+    expect(plan.warnings?.[0]).toMatch(/the setting of the source cannot be read any more/);
+    const asked = wish({ source_id, restore_timestamp: before, public_network_access: 'as_source' });
+    expect((await failure(planOf(asked))).code).toBe('INVALID_PARAMETER');
     expect(plan.unknowns?.join()).toMatch(/customer-managed key/);
   });
 
@@ -497,15 +503,46 @@ describe('the plan of a Cosmos DB restore', () => {
     expect((await failure(planOf(cassandra))).code).toBe('NOT_SUPPORTED');
   });
 
-  it('opens the new account only as far as its source is open without rules', async () => {
-    account().ipRules = [];
-    const open = await planOf(wish({ public_network_access: 'as_source' }));
-    expect(open.blast_radius).toMatchObject({ public_network_access: 'Enabled' });
-    expect(open.warnings?.join()).toMatch(/open to all networks/);
-    account().publicNetworkAccess = 'SecuredByPerimeter';
-    const closed = await planOf(wish({ public_network_access: 'as_source' }));
-    expect(closed.blast_radius).toMatchObject({ public_network_access: 'Disabled' });
-  });
+  it.each<[string, () => void, JsonObject, string, RegExp]>([
+    ['open', () => {}, {}, 'Enabled', /open to all networks, like its source/],
+    ['open', () => {}, { public_network_access: 'as_source' }, 'Enabled', /open to all networks/],
+    ['open', () => {}, { public_network_access: 'disabled' }, 'Disabled', /no public network, as asked for/],
+    [
+      'closed',
+      () => {
+        account().publicNetworkAccess = 'Disabled';
+      },
+      {},
+      'Disabled',
+      /no public network, like its source/,
+    ],
+    [
+      'in a perimeter',
+      () => {
+        account().publicNetworkAccess = 'SecuredByPerimeter';
+      },
+      { public_network_access: 'as_source' },
+      'Disabled',
+      /no public network, like its source/,
+    ],
+    [
+      'open to some networks',
+      () => account().ipRules.push('203.0.113.0/24'),
+      {},
+      'Disabled',
+      /open to some networks only, and its rules do not come along/,
+    ],
+  ])(
+    'gives the new account the public access of a source that is %s, and says which',
+    async (_, prepare, input, access, why) => {
+      account().ipRules = [];
+      prepare();
+      const plan = await planOf(wish(input));
+      expect(plan.blast_radius).toMatchObject({ public_network_access: access });
+      expect(plan.facts.context).toMatchObject({ public_network_access: access });
+      expect(plan.warnings?.[0]).toMatch(why);
+    },
+  );
 
   it('brings the key of the source along, where a new account can reach it', async () => {
     Object.assign(account(), {

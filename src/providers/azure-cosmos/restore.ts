@@ -103,7 +103,7 @@ export async function planRestore(context: Context, input: RestoreInput): Promis
   }
 
   const ttlDisabled = input.restore_with_ttl_disabled ?? true;
-  const access = publicAccess(input.public_network_access ?? 'disabled', account);
+  const { setting: access, because } = publicAccess(input.public_network_access, account);
   const key = keyOf(account);
   const tier = (account === undefined ? undefined : tierOf(account)) ?? 'Continuous30Days';
   const end = source.deletedAt ?? now.toISOString();
@@ -157,7 +157,9 @@ export async function planRestore(context: Context, input: RestoreInput): Promis
     warnings: [
       ...(access === 'Enabled'
         ? ['The new account is open to all networks, like its source: its firewall is empty.']
-        : ['The new account answers on no public network until someone opens it or adds a private endpoint.']),
+        : [
+            `The new account answers on no public network, ${because}, until someone opens it or adds a private endpoint.`,
+          ]),
       ...(ttlDisabled
         ? [
             'Expiry (TTL) is off in the new account, so that nothing expires before it was looked at: set it again afterwards.',
@@ -230,23 +232,39 @@ function checkRestorableNow(account: Account): void {
   }
 }
 
-function publicAccess(wanted: 'disabled' | 'as_source', account: Account | undefined): 'Enabled' | 'Disabled' {
-  if (wanted === 'disabled') return 'Disabled';
+/** How the new account can be reached, and why where it is closed. */
+interface Access {
+  readonly setting: 'Enabled' | 'Disabled';
+  readonly because: string;
+}
+
+/**
+ * Public network access as the source has it. Where that is not known, or rests on rules that a restore does not bring,
+ * the account is closed: it is never more open than its source.
+ * @throws {HoldfastError} INVALID_PARAMETER where as_source is asked for in words and cannot be had
+ */
+function publicAccess(wanted: 'disabled' | 'as_source' | undefined, account: Account | undefined): Access {
+  if (wanted === 'disabled') return { setting: 'Disabled', because: 'as asked for' };
+  const instead = (message: string, hint: string, because: string): Access => {
+    if (wanted === 'as_source') throw invalid(message, hint);
+    return { setting: 'Disabled', because };
+  };
   if (account === undefined) {
-    throw invalid(
+    return instead(
       'public_network_access as_source needs a source account that is live and can be read',
       'Leave it out: the new account is then closed to public networks until someone opens it.',
+      'because the setting of the source cannot be read any more',
     );
   }
-  if (account.publicNetworkAccess !== 'Enabled') return 'Disabled';
-  // The source's rules are not restored: the same setting without them would be open to everyone.
+  if (account.publicNetworkAccess !== 'Enabled') return { setting: 'Disabled', because: 'like its source' };
   if (networkRules(account) !== '') {
-    throw invalid(
+    return instead(
       'the source is open to some networks only, and a restore does not bring its rules',
       'Leave public_network_access out, set the rules on the new account, then open it.',
+      'because the source is open to some networks only, and its rules do not come along',
     );
   }
-  return 'Enabled';
+  return { setting: 'Enabled', because: 'like its source' };
 }
 
 function networkRules(account: Account | undefined): string {
