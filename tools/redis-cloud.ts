@@ -9,6 +9,12 @@ import { formatDuration, toTimestamp } from '../src/core/time.ts';
 import { textOf } from '../src/core/wire.ts';
 import { importCall, knownPoints, NO_LISTING, noteSnapshot, readLatest } from '../src/providers/redis-cloud/backups.ts';
 import { type RedisCloudClient, supportsBackups } from '../src/providers/redis-cloud/client.ts';
+import {
+  databaseFindings,
+  declaredPath,
+  driftOf,
+  subscriptionFindings,
+} from '../src/providers/redis-cloud/declared.ts';
 import type { Inspection } from '../src/providers/redis-cloud/inspect.ts';
 import {
   attemptStatus,
@@ -30,11 +36,8 @@ import {
 import {
   backupPlace,
   type Context,
-  driftOf,
-  planDrift,
   readSubscription,
   readTarget,
-  refusedSettings,
   type Target,
   targetFacts,
   targetName,
@@ -82,7 +85,7 @@ async function subscriptionInfo(context: Context): Promise<z.input<typeof Backup
   const databases = await context.client.databases('essentials', id, context.signal);
   const supported = supportsBackups(subscription);
   const bare = databases.filter(({ backup }) => backup.destination === undefined).map(({ name }) => name);
-  const drift = planDrift(context.entity, subscription);
+  const { drift, warnings } = driftOf(subscriptionFindings(context.entity, subscription));
   return {
     automated: supported === true && databases.length > 0 && bare.length === 0,
     pitr: { enabled: false },
@@ -98,10 +101,7 @@ async function subscriptionInfo(context: Context): Promise<z.input<typeof Backup
         ? 'The plan has no data persistence: a restart loses the data.'
         : [],
       bare.length > 0 ? `Without a backup path: ${bare.slice(0, 20).join(', ')}.` : [],
-      drift.map(
-        ({ parameter, declared, actual }) =>
-          `${parameter} is declared ${declared} and is ${actual}; it is a property of the plan.`,
-      ),
+      warnings,
     ].flat(2),
     provider: {
       tier: 'essentials',
@@ -133,7 +133,8 @@ async function databaseInfo(context: Context): Promise<z.input<typeof BackupInfo
   const supported = address.tier === 'pro' || supportsBackups(subscription) !== false;
   const settings = database.isActiveActive ? database.regions.map(({ backup }) => backup) : [database.backup];
   const active = settings.find(({ enabled, destination }) => enabled && destination !== undefined);
-  const drift = driftOf(entity, target);
+  const path = declaredPath(entity, address.tier);
+  const { drift, warnings } = driftOf(databaseFindings(entity, target, typeof path === 'string' ? path : undefined));
   const age =
     newest?.created_at === undefined ? undefined : (runtime.now().getTime() - Date.parse(newest.created_at)) / 1000;
   return {
@@ -167,8 +168,7 @@ async function databaseInfo(context: Context): Promise<z.input<typeof BackupInfo
             .filter(({ backup }) => backup.destination === undefined)
             .map(({ name }) => `Region ${name} has no backup path.`)
         : [],
-      refusedSettings(entity, address.tier),
-      drift.map(({ parameter, declared, actual }) => `${parameter} is declared ${declared} and is ${actual}.`),
+      warnings,
       'Redis Cloud never deletes backup files; their retention is a rule of your storage.',
     ].flat(3),
     provider: {

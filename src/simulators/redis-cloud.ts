@@ -3,6 +3,8 @@ import { isObject } from '../core/json.ts';
 import type { Simulator, SimulatorOptions, SimulatorRequest, SimulatorResponse } from './simulator.ts';
 
 interface BackupConfig {
+  /** Whether it is in use; where left out, a destination means that it is. */
+  active?: boolean | undefined;
   destination?: string | undefined;
   interval?: string | undefined;
   timeUTC?: string | undefined;
@@ -39,6 +41,7 @@ export interface SimulatedSubscription {
   name: string;
   tier: 'essentials' | 'pro';
   status: string;
+  planId: number;
   price: number;
   supportInstantAndDailyBackups: boolean;
   supportDataPersistence: boolean;
@@ -71,7 +74,7 @@ export interface RedisCloudState {
   /** Backup files in the customer's storage, by URI without credentials and query; `corrupt` ones cannot be read. */
   readonly files: Map<string, FileContent>;
   /** Milliseconds of clock time: what the account's queue takes for one write, and the work once its task is processed. */
-  readonly durations: { queue: number; backup: number; import: number };
+  readonly durations: { queue: number; backup: number; import: number; update: number };
   /** Answers every call with this status. */
   deny: 401 | 403 | undefined;
   /** Makes the user key a viewer's: it reads only. */
@@ -98,6 +101,62 @@ export interface RedisCloudState {
 export interface RedisCloudSimulator extends Simulator {
   readonly state: RedisCloudState;
 }
+
+interface SimulatedPlan {
+  readonly id: number;
+  readonly name: string;
+  readonly size: number;
+  readonly price: number;
+  readonly maximumDatabases: number;
+  readonly region: string;
+  readonly supportInstantAndDailyBackups: boolean;
+  readonly supportDataPersistence: boolean;
+  readonly supportReplication: boolean;
+}
+
+const plan = (
+  id: number,
+  name: string,
+  [size, price, maximumDatabases]: [number, number, number],
+  supports: { backups: boolean; persistence: boolean; replication: boolean },
+  region = 'us-east-1',
+): SimulatedPlan => ({
+  id,
+  name,
+  size,
+  price,
+  maximumDatabases,
+  region,
+  supportInstantAndDailyBackups: supports.backups,
+  supportDataPersistence: supports.persistence,
+  supportReplication: supports.replication,
+});
+
+const FULL = { backups: true, persistence: true, replication: true };
+const PLANS: readonly SimulatedPlan[] = [
+  plan(98_001, 'Free 30MB', [30, 0, 1], { backups: false, persistence: false, replication: false }),
+  plan(98_200, 'Cache 250MB', [250, 500, 4], { backups: false, persistence: false, replication: true }),
+  plan(98_240, 'Single-Zone 100MB', [100, 300, 4], FULL),
+  plan(98_250, 'Single-Zone 250MB', [250, 500, 4], FULL),
+  plan(98_260, 'Single-Zone 250MB Europe', [250, 400, 4], FULL, 'eu-west-1'),
+  plan(98_500, 'Single-Zone 500MB', [500, 900, 8], FULL),
+];
+
+const PERSISTENCE = [
+  'none',
+  'aof-every-1-second',
+  'aof-every-write',
+  'snapshot-every-1-hour',
+  'snapshot-every-6-hours',
+  'snapshot-every-12-hours',
+];
+const INTERVALS = [1, 2, 4, 6, 12, 24].map((hours) => `every-${hours}-hours`);
+const STORAGE: Record<string, RegExp> = {
+  'aws-s3': /^s3:\/\//,
+  'google-blob-storage': /^gs:\/\//,
+  'azure-blob-storage': /^abs:\/\//,
+  ftp: /^ftps?:\/\//,
+};
 
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
@@ -310,6 +369,139 @@ export function redisCloudSimulator({ clock }: SimulatorOptions): RedisCloudSimu
     return { status: 200, body: showTask(task) };
   };
 
+  /** Takes a change of settings: refused by its task, or in force when its task is over. */
+  const update = (
+    command: string,
+    database: SimulatedDatabase,
+    refusal: string | undefined,
+    apply: () => void,
+  ): SimulatorResponse => {
+    if (refusal !== undefined) return failingTask(command, database.id, refusal);
+    if (database.status !== 'active') return failingTask(command, database.id, 'DATABASE_NOT_ACTIVE');
+    const refused = nextError(command, database.id);
+    if (refused !== undefined) return refused;
+    const times = queueWrite(state.durations.update);
+    due.push({ at: times.startsAt, run: () => Object.assign(database, { status: 'active-change-pending' }) });
+    due.push({
+      at: times.endsAt,
+      run: () => {
+        apply();
+        database.status = 'active';
+      },
+    });
+    const task = addTask(command, times, { resourceId: database.id, additionalResourceId: database.subscription });
+    return { status: 200, body: showTask(task) };
+  };
+
+  const updateEssentials = (database: SimulatedDatabase, body: Record<string, unknown>): SimulatorResponse => {
+    const { dataPersistence, periodicBackupPath } = body;
+    const subscription = state.subscriptions.get(database.subscription);
+    const odd = strangerIn(body, ['dataPersistence', 'periodicBackupPath']);
+    if (odd !== undefined) return httpError(400, odd);
+    const path = periodicBackupPath === undefined ? undefined : String(periodicBackupPath);
+    const refusal =
+      dataPersistence !== undefined && !PERSISTENCE.includes(String(dataPersistence))
+        ? 'BAD_REQUEST'
+        : dataPersistence === 'aof-every-write'
+          ? 'DATABASE_AOF_NOT_SUPPORTED'
+          : dataPersistence !== undefined && dataPersistence !== 'none' && !subscription?.supportDataPersistence
+            ? 'FIXED_DATABASE_CLUSTER_DOES_NOT_SUPPORT_DATA_PERSISTENCE'
+            : path !== undefined && path !== '' && !subscription?.supportInstantAndDailyBackups
+              ? 'DATABASE_BACKUP_NOT_SUPPORTED'
+              : path !== undefined && path !== '' && !Object.values(STORAGE).some((form) => form.test(path))
+                ? 'DATABASE_INVALID_BACKUP_PATH'
+                : undefined;
+    return update('fixedDatabaseUpdateRequest', database, refusal, () => {
+      if (dataPersistence !== undefined) database.dataPersistence = String(dataPersistence);
+      // An empty path ends the daily backups.
+      if (path !== undefined) database.backup = path === '' ? {} : { destination: path };
+    });
+  };
+
+  const backupRefusal = (given: unknown): string | undefined => {
+    if (given === undefined) return undefined;
+    if (!isObject(given)) return 'BAD_REQUEST';
+    const { active, interval, timeUTC, storageType, storagePath } = given;
+    if (strangerIn(given, ['active', 'interval', 'timeUTC', 'storageType', 'storagePath']) !== undefined)
+      return 'BAD_REQUEST';
+    if (active !== true) return active === false ? undefined : 'BAD_REQUEST';
+    if (!INTERVALS.includes(String(interval))) return 'DATABASE_INVALID_BACKUP_INTERVAL';
+    const isTimed = interval === 'every-12-hours' || interval === 'every-24-hours';
+    if (timeUTC !== undefined && !isTimed) return 'DATABASE_INVALID_BACKUP_INTERVAL_AND_TIME_UTC_MISMATCH';
+    if (timeUTC !== undefined && !/^\d\d:\d\d$/.test(String(timeUTC))) return 'DATABASE_INVALID_BACKUP_TIME_UTC';
+    const form = STORAGE[String(storageType)];
+    if (form === undefined) return 'DATABASE_INVALID_BACKUP_STORAGE_TYPE';
+    return form.test(String(storagePath)) ? undefined : 'DATABASE_INVALID_BACKUP_PATH';
+  };
+
+  const toConfig = (given: unknown): BackupConfig => {
+    const { active, interval, timeUTC, storagePath } = given as Record<string, string | boolean | undefined>;
+    if (active !== true) return { active: false };
+    return {
+      active,
+      destination: String(storagePath),
+      interval: String(interval),
+      timeUTC: timeUTC === undefined ? undefined : String(timeUTC),
+    };
+  };
+
+  const updatePro = (database: SimulatedDatabase, body: Record<string, unknown>): SimulatorResponse => {
+    const { dataPersistence, remoteBackup } = body;
+    const odd = strangerIn(body, ['dataPersistence', 'remoteBackup']);
+    if (odd !== undefined) return httpError(400, odd);
+    const refusal =
+      database.regions.size > 0 || (dataPersistence !== undefined && !PERSISTENCE.includes(String(dataPersistence)))
+        ? 'BAD_REQUEST'
+        : backupRefusal(remoteBackup);
+    return update('databaseUpdateRequest', database, refusal, () => {
+      if (dataPersistence !== undefined) database.dataPersistence = String(dataPersistence);
+      if (remoteBackup !== undefined) database.backup = toConfig(remoteBackup);
+    });
+  };
+
+  const updateRegions = (database: SimulatedDatabase, body: Record<string, unknown>): SimulatorResponse => {
+    const { globalDataPersistence, regions = [] } = body;
+    const odd = strangerIn(body, ['globalDataPersistence', 'regions']);
+    if (odd !== undefined || !Array.isArray(regions) || !regions.every(isObject))
+      return httpError(400, odd ?? 'regions');
+    const refusal =
+      database.regions.size === 0 ||
+      (globalDataPersistence !== undefined && !PERSISTENCE.includes(String(globalDataPersistence)))
+        ? 'BAD_REQUEST'
+        : regions.some(({ region }) => !database.regions.has(String(region)))
+          ? 'ACTIVE_ACTIVE_INVALID_BACKUP_REGION_NAME'
+          : regions.map(({ remoteBackup }) => backupRefusal(remoteBackup)).find((fault) => fault !== undefined);
+    return update('crdbUpdateRequest', database, refusal, () => {
+      if (globalDataPersistence !== undefined) database.dataPersistence = String(globalDataPersistence);
+      for (const { region, remoteBackup } of regions) {
+        const found = database.regions.get(String(region));
+        if (found !== undefined && remoteBackup !== undefined) found.backup = toConfig(remoteBackup);
+      }
+    });
+  };
+
+  const movePlan = (subscription: SimulatedSubscription, given: unknown): SimulatorResponse => {
+    const command = 'fixedSubscriptionUpdateRequest';
+    const target = PLANS.find(({ id }) => isObject(given) && id === given['planId']);
+    if (target === undefined || strangerIn(given as object, ['planId']) !== undefined) return httpError(400, 'planId');
+    const count = [...state.databases.values()].filter((one) => one.subscription === subscription.id).length;
+    if (count > target.maximumDatabases) {
+      const full = failingTask(command, undefined, 'FIXED_DATABASE_FIXED_SUBSCRIPTION_REACHED_MAX_DATABASES_COUNT');
+      return { ...full, status: 202 };
+    }
+    const refused = nextError(command, subscription.id);
+    if (refused !== undefined) return { ...refused, status: 202 };
+    const times = queueWrite(state.durations.update);
+    due.push({
+      at: times.endsAt,
+      run: () => {
+        const { id: planId, price, supportDataPersistence, supportInstantAndDailyBackups } = target;
+        Object.assign(subscription, { planId, price, supportDataPersistence, supportInstantAndDailyBackups });
+      },
+    });
+    return { status: 202, body: showTask(addTask(command, times, { resourceId: subscription.id })) };
+  };
+
   const databaseRoute = (
     request: SimulatorRequest,
     tier: 'essentials' | 'pro',
@@ -356,6 +548,12 @@ export function redisCloudSimulator({ clock }: SimulatorOptions): RedisCloudSimu
         return failingTask(command, undefined, 'DATABASE_SUBSCRIPTION_MISMATCH', '404 NOT_FOUND');
       return second === 'backup' ? backup(database, body) : importFiles(database, body);
     }
+    if (request.method === 'PUT' && (rest.length === 1 || (second === 'regions' && rest.length === 2))) {
+      if (subscription?.tier !== tier || database === undefined) return httpError(404, 'database');
+      if (!isObject(request.json)) return httpError(400, 'body');
+      if (second === 'regions') return tier === 'pro' ? updateRegions(database, body) : httpError(404, 'path');
+      return tier === 'pro' ? updatePro(database, body) : updateEssentials(database, body);
+    }
     if (request.method !== 'GET') return httpError(404, 'path');
     if (subscription?.tier !== tier || database === undefined) return httpError(404, 'database');
     if (second === undefined) return { status: 200, body: showDatabase(database, tier) };
@@ -391,6 +589,12 @@ export function redisCloudSimulator({ clock }: SimulatorOptions): RedisCloudSimu
       task.hidden -= 1;
       return task.hidden >= 0 ? httpError(404, 'task') : { status: 200, body: showTask(task) };
     }
+    if (path[0] === 'fixed' && path[1] === 'plans') {
+      const known = state.subscriptions.get(Number(path[3]));
+      if (request.method !== 'GET' || path[2] !== 'subscriptions' || path.length > 4) return httpError(404, 'path');
+      if (known?.tier !== 'essentials') return httpError(404, 'subscription');
+      return { status: 200, body: { plans: PLANS.map(showPlan), links: [] } };
+    }
     const tier = path[0] === 'fixed' ? 'essentials' : 'pro';
     const [collection, id, databases, ...rest] = tier === 'essentials' ? path.slice(1) : path;
     if (collection !== 'subscriptions') return httpError(404, 'path');
@@ -402,7 +606,9 @@ export function redisCloudSimulator({ clock }: SimulatorOptions): RedisCloudSimu
     if (!/^\d+$/.test(id)) return httpError(400, 'subscriptionId');
     if (databases === undefined) {
       const subscription = all.find((candidate) => candidate.id === Number(id));
-      if (request.method !== 'GET' || subscription === undefined) return httpError(404, 'subscription');
+      if (subscription === undefined) return httpError(404, 'subscription');
+      if (request.method === 'PUT' && tier === 'essentials') return movePlan(subscription, request.json);
+      if (request.method !== 'GET') return httpError(404, 'subscription');
       return { status: 200, body: showSubscription(subscription) };
     }
     if (databases !== 'databases') return httpError(404, 'path');
@@ -461,24 +667,46 @@ function showAttempt(attempt: Attempt, timeField: string, word: string | undefin
   };
 }
 
+/** Names a member that a body must not have. */
+function strangerIn(body: object, known: readonly string[]): string | undefined {
+  return Object.keys(body).find((name) => !known.includes(name));
+}
+
+function showPlan({ size, ...rest }: SimulatedPlan): object {
+  return {
+    ...rest,
+    size,
+    datasetSize: size,
+    sizeMeasurementUnit: 'MB',
+    provider: 'AWS',
+    priceCurrency: 'USD',
+    pricePeriod: 'Month',
+    supportClustering: false,
+  };
+}
+
 function showSubscription(subscription: SimulatedSubscription): object {
-  const { id, name, status, price, tier, supportDataPersistence, supportInstantAndDailyBackups } = subscription;
+  const { id, name, status, price, planId, tier, supportDataPersistence, supportInstantAndDailyBackups } = subscription;
   if (tier === 'pro') return { id, name, status, memoryStorage: 'ram', numberOfDatabases: 1, links: [] };
+  const own = PLANS.find((one) => one.id === planId);
   return {
     id,
     name,
     status,
-    planId: price === 0 ? 98_001 : 98_250,
-    planName: price === 0 ? 'Free 30MB' : 'Single-Zone 250MB',
+    planId,
+    planName: own?.name,
+    size: own?.size,
+    datasetSize: own?.size,
+    sizeMeasurementUnit: 'MB',
     provider: 'AWS',
     region: 'us-east-1',
     price,
     pricePeriod: 'Month',
     priceCurrency: 'USD',
-    maximumDatabases: price === 0 ? 1 : 4,
+    maximumDatabases: own?.maximumDatabases,
     supportDataPersistence,
     supportInstantAndDailyBackups,
-    supportReplication: price > 0,
+    supportReplication: own?.supportReplication,
     supportClustering: false,
     creationDate: '2026-01-15T09:00:00Z',
     links: [],
@@ -523,7 +751,7 @@ function showDatabase(database: SimulatedDatabase, tier: 'essentials' | 'pro'): 
     };
   }
   const proBackup = (config: BackupConfig): object => ({
-    enableRemoteBackup: config.destination !== undefined,
+    enableRemoteBackup: config.active ?? config.destination !== undefined,
     interval: config.interval ?? 'every-24-hours',
     timeUTC: config.timeUTC ?? '',
     ...destination(config),
@@ -611,6 +839,7 @@ function sampleFleet(now: number): RedisCloudState {
     given: Pick<SimulatedSubscription, 'id' | 'name' | 'tier'> & Partial<SimulatedSubscription>,
   ) => ({
     status: 'active',
+    planId: 98_250,
     price: 500,
     supportInstantAndDailyBackups: true,
     supportDataPersistence: true,
@@ -698,6 +927,7 @@ function sampleFleet(now: number): RedisCloudState {
           id: 2102,
           name: 'free',
           tier: 'essentials',
+          planId: 98_001,
           price: 0,
           supportInstantAndDailyBackups: false,
           supportDataPersistence: false,
@@ -708,7 +938,7 @@ function sampleFleet(now: number): RedisCloudState {
     ),
     databases: new Map(databases.map((one) => [one.id, one])),
     tasks: new Map([[seededTask.id, seededTask]]),
-    durations: { queue: 400, backup: 2000, import: 3000 },
+    durations: { queue: 400, backup: 2000, import: 3000, update: 1000 },
     files: new Map<string, FileContent>([
       ['s3://sandbox-backups/redis/carts/carts-last-good.rdb.gz', lastGood],
       ['s3://sandbox-backups/redis/carts/carts-older.rdb.gz', { data: keys({ cart: 10 }, 'last month') }],

@@ -1,5 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { JsonObject } from '../../src/core/json.ts';
 import type { PlanDraft } from '../../src/core/plan.ts';
+import { redisCloud } from '../../src/providers/redis-cloud/provider.ts';
 import * as tools from '../../tools/redis-cloud.ts';
 import {
   CARTS,
@@ -14,6 +16,7 @@ import {
   startWorld,
   type World,
 } from '../providers/redis-cloud.support.ts';
+import { granted } from '../support/runtime.ts';
 import { type Contract, openContract, specDirectory, specReason } from './serve.ts';
 
 // Known by method and path: the names of the description are misleading (its `deleteFixedDatabaseByID` updates).
@@ -33,6 +36,12 @@ const USED = [
   'getDatabaseImportStatus_1',
   'importDatabase',
   'importDatabase_1',
+  'getFixedSubscriptionsPlansBySubscriptionId',
+  'updateSubscription_1',
+  // The update of an Essentials database, whatever its name says.
+  'deleteFixedDatabaseByID',
+  'updateDatabase',
+  'updateCrdbLocalProperties',
   'getTaskById',
   'getAllTasks',
 ];
@@ -78,6 +87,22 @@ describe.skipIf(specDirectory === undefined)(`Redis Cloud against its official A
     }
     await tools.getBackupInfo.run?.(world.context(SUBSCRIPTION, { name: 'shop-essentials' }), {});
     await drive(tools.createSnapshot, world.context(PRO, GLOBAL), { region_name: 'eu-west-1' });
+    const remote_backup = { active: true, interval: 'every-12-hours', time_utc: '14:00', storage_type: 'aws-s3' };
+    const declared: [string, JsonObject][] = [
+      [ESSENTIALS, { ...CARTS, data_persistence: 'none', periodic_backup_path: 's3://elsewhere/' }],
+      [PRO, { ...SESSIONS, data_persistence: 'none', remote_backup: { ...remote_backup, storage_path: 's3://b/c/' } }],
+      [PRO, { ...GLOBAL, data_persistence: 'none', remote_backup: { active: false } }],
+      [SUBSCRIPTION, { name: 'free', support_data_persistence: true }],
+    ];
+    for (const [defines, parameters] of declared) {
+      const context = world.context(defines, parameters);
+      const { read, write } = redisCloud.settings!;
+      const { findings } = await read(context);
+      const open = findings.filter((finding) => finding.change !== undefined);
+      const own = { ...context, input: {}, progress: () => {} } as unknown as Parameters<typeof write>[0];
+      await granted(() => write(own, open[0]!.change!.write, open));
+      expect((await read(context)).findings.filter(({ verdict }) => verdict !== 'as_declared')).toEqual([]);
+    }
     expect(contract.faults).toEqual([]);
     for (const operation of USED) expect(contract.seen).toContain(operation);
     expect([...contract.seen].sort()).toEqual([...USED].sort());

@@ -96,14 +96,14 @@ describe('get-backup-info', () => {
     expect(shown.schedule).toBe('every-6-hours');
     expect(shown.provider?.['drift']).toEqual([
       { parameter: 'data_persistence', declared: 'none', actual: 'aof-every-1-second' },
-      { parameter: 'remote_backup.time_utc', declared: '02:00', actual: 'unknown' },
+      { parameter: 'remote_backup.time_utc', declared: '02:00', actual: 'none' },
       {
         parameter: 'remote_backup.storage_path',
         declared: 's3://elsewhere/',
         actual: 's3://sandbox-backups/redis/sessions/',
       },
     ]);
-    expect(shown.warnings.join(' ')).toContain('Redis Cloud refuses that pair');
+    expect(shown.warnings.join(' ')).toContain('only with an interval of 12 or 24 hours');
   });
 
   it('shows a subscription, its plan and the database that nothing backs up', async () => {

@@ -31,6 +31,7 @@ export async function startDeclaredSite(options: {
   readonly defines: string;
   readonly parameters: JsonObject;
   readonly onRequest?: NonNullable<SimulatorServerOptions['onRequest']>;
+  readonly secrets?: Readonly<Record<string, string>>;
 }): Promise<DeclaredSite> {
   const { onRequest } = options;
   const server = await startSimulators({
@@ -40,6 +41,7 @@ export async function startDeclaredSite(options: {
   const harness = await startHarness({
     modules: { own: options.module },
     entities: [{ key: KEY, defines: options.defines, parameters: options.parameters, endpoint: server.origin }],
+    ...(options.secrets === undefined ? {} : { secrets: options.secrets }),
   });
   const call = async (action: string, more: { input?: JsonObject; token?: string } = {}): Promise<JsonObject> => {
     const { input = {}, token } = more;

@@ -286,6 +286,22 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
   const cloudSqlBackups = () =>
     [...fleet().cloudSql.instances.values()].find(({ name }) => name === 'orders-db')!.settings.backupConfiguration;
   const bigQueryDataset = () => fleet().bigQuery.datasets.get('analytics')!;
+  const redisPlan = () => fleet().redis.subscriptions.get(2101)!;
+  const redisApply = (
+    entity: string,
+    setting: string,
+    raise: () => void,
+    drift: GuardedCase['drift'],
+  ): GuardedCase => ({
+    action: 'redis-cloud/apply-settings',
+    entity,
+    tool: 'backup_apply_settings',
+    prepare: async () => {
+      raise();
+      return { input: {}, other: { settings: [setting] } };
+    },
+    drift,
+  });
   const bigQueryTable = (name: JsonValue | undefined) => fleet().bigQuery.tables.find((table) => table.name === name)!;
   const rdsDelete = (entity: string, kind: 'instance' | 'cluster'): GuardedCase => ({
     action: 'aws-rds/delete-snapshot',
@@ -610,6 +626,27 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
     redisRestore('sandbox/redis-pro', redisDatabase('redis-pro')),
     redisElsewhere('sandbox/redis-essentials', redisDatabase('redis-essentials')),
     redisElsewhere('sandbox/redis-pro', redisDatabase('redis-pro')),
+    // The daily backups go somewhere else than declared, and would not any more.
+    redisApply(
+      'sandbox/redis-essentials',
+      'periodic_backup_path',
+      () => Object.assign(redisDatabase('redis-essentials')(), { backup: { destination: 's3://of-someone/a/' } }),
+      () => set(redisDatabase('redis-essentials')(), 'backup', { destination: 's3://of-someone/b/' }),
+    ),
+    // More backups are written than declared.
+    redisApply(
+      'sandbox/redis-pro',
+      'remote_backup.interval',
+      () => Object.assign(redisDatabase('redis-pro')().backup, { interval: 'every-1-hours' }),
+      () => set(redisDatabase('redis-pro')().backup, 'interval', 'every-2-hours'),
+    ),
+    // The plan that has what is declared costs more.
+    redisApply(
+      'sandbox/redis-essentials-subscription',
+      'support_data_persistence',
+      () => Object.assign(redisPlan(), { planId: 98_250, price: 500, supportDataPersistence: false }),
+      () => set(redisPlan(), 'name', 'renamed-by-someone'),
+    ),
     {
       action: 'postgresql/restore',
       entity: 'sandbox/postgresql',

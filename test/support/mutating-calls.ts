@@ -194,6 +194,21 @@ const PLAIN: Record<string, Plain[]> = {
       },
     },
   ],
+  'redis-cloud/apply-settings': [
+    {
+      action: 'apply-settings',
+      with: 'more of what is declared',
+      prepare: async (_engine, entity, { redis }) => {
+        const [carts, sessions] = [redis.databases.get(51002101)!, redis.databases.get(51003101)!];
+        if (entity === 'sandbox/redis-essentials') carts.backup = {};
+        else if (entity === 'sandbox/redis-pro') sessions.backup.interval = 'every-24-hours';
+        // A plan at the same price that has what is missing.
+        else
+          Object.assign(redis.subscriptions.get(2101)!, { planId: 98_200, price: 500, supportDataPersistence: false });
+        return {};
+      },
+    },
+  ],
   'aws-rds/apply-settings': [
     {
       action: 'apply-settings',

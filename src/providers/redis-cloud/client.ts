@@ -246,8 +246,35 @@ export class RedisCloudClient {
     );
   }
 
-  async #start(path: string, body: JsonObject, doing: string, signal: AbortSignal): Promise<Task> {
-    const task = toTask((await this.#send('POST', path, { about: doing, body, signal })).body);
+  /** Gives the plans that an Essentials subscription can be moved to. */
+  async plansFor(subscription: number, signal: AbortSignal): Promise<Wire[]> {
+    const path = `/v1/fixed/plans/subscriptions/${segment(subscription)}`;
+    return listOf((await this.#get(path, 'the list of plans', signal))['plans']);
+  }
+
+  /** Moves an Essentials subscription to another plan. A write: sent once. */
+  async movePlan(subscription: number, planId: number, signal: AbortSignal): Promise<Task> {
+    return this.#start(subscriptionPath('essentials', subscription), { planId }, 'the move', signal, 'PUT');
+  }
+
+  /** Changes settings of a database; what is left out stays. A write: sent once. */
+  async updateDatabase(address: Address, settings: JsonObject, signal: AbortSignal): Promise<Task> {
+    return this.#start(databasePath(address), settings, 'the update', signal, 'PUT');
+  }
+
+  /** Changes settings of an Active-Active database and of its regions; what is left out stays. A write: sent once. */
+  async updateRegions(address: Address, settings: JsonObject, signal: AbortSignal): Promise<Task> {
+    return this.#start(`${databasePath(address)}/regions`, settings, 'the update', signal, 'PUT');
+  }
+
+  async #start(
+    path: string,
+    body: JsonObject,
+    doing: string,
+    signal: AbortSignal,
+    method: 'POST' | 'PUT' = 'POST',
+  ): Promise<Task> {
+    const task = toTask((await this.#send(method, path, { about: doing, body, signal })).body);
     if (task.id === '') {
       throw new HoldfastError('PROVIDER_UNAVAILABLE', `Redis Cloud took ${doing} without naming a task`, {
         details: { outcome: 'unknown' },

@@ -78,7 +78,9 @@ export function toDatabase(wire: Wire): Database {
     name: cleanText(region['region'], 60),
     backup: toBackup(region['backup']),
     memoryUsedMb: numberOf(region['memoryUsedInMb']),
+    dataPersistence: textOf(region['dataPersistence']),
   }));
+  const everywhere = new Set(regions.map(({ dataPersistence }) => dataPersistence));
   const used = usedMb ?? regions.map(({ memoryUsedMb }) => memoryUsedMb).find((value) => value !== undefined);
   return {
     id: numberOf(wire['databaseId']) ?? 0,
@@ -86,7 +88,11 @@ export function toDatabase(wire: Wire): Database {
     status: cleanText(wire['status'] ?? 'unknown', 60),
     protocol: textOf(wire['protocol']),
     redisVersion: textOf(wire['redisVersion']) === undefined ? undefined : cleanText(wire['redisVersion'], 20),
-    dataPersistence: textOf(wire['dataPersistence']),
+    // An Active-Active database may have it by region: told here where all regions agree.
+    dataPersistence:
+      textOf(wire['dataPersistence']) ??
+      textOf(wire['globalDataPersistence']) ??
+      (everywhere.size === 1 ? [...everywhere][0] : undefined),
     replication: booleanOf(wire['replication']),
     memoryUsedBytes: used === undefined ? undefined : Math.round(used * 1024 ** 2),
     memoryLimitBytes:

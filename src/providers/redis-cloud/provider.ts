@@ -85,6 +85,7 @@ const ProDatabase = z
           .optional(),
         storage_type: z.enum(['aws-s3', 'google-blob-storage', 'azure-blob-storage', 'ftp']).optional(),
         storage_path: StoragePath.optional(),
+        region_name: z.string().max(60).optional().describe('Active-Active: the region whose backups these are'),
       })
       .strict()
       .optional(),
@@ -109,6 +110,7 @@ export interface RedisCloudEntity {
         readonly time_utc?: string | undefined;
         readonly storage_type?: string | undefined;
         readonly storage_path?: string | SecretRef | undefined;
+        readonly region_name?: string | undefined;
       }
     | undefined;
   readonly redis_url?: SecretRef | undefined;
@@ -286,6 +288,25 @@ export const redisCloud = defineProvider<RedisCloudEntity, RedisCloudClient>({
   async recoveryOptions(context, at) {
     const { recoveryOptions } = await import('./backups.ts');
     return recoveryOptions(context, at);
+  },
+  settings: {
+    about: {
+      support_instant_and_daily_backups:
+        'Whether the plan has backups; more of it moves the subscription to another plan.',
+      support_data_persistence:
+        'Whether the plan has data persistence; more of it moves the subscription to another plan.',
+      data_persistence: 'What of the data is on disk; less of it is `weaken`.',
+      periodic_backup_path: 'Where the daily backups go, empty for none; another place, or none, is `weaken`.',
+      replication: 'Whether there is a replica; only shown, because it changes the price.',
+      'remote_backup.active': 'Whether backups are written regularly; switching it off is `weaken`.',
+      'remote_backup.interval': 'How often; more rarely is `weaken`.',
+      'remote_backup.time_utc': 'When they begin; only with 12 or 24 hours.',
+      'remote_backup.storage_type': 'The kind of storage; another one is `weaken`.',
+      'remote_backup.storage_path': 'Where they go; another place is `weaken`.',
+    },
+    read: async (context) => (await import('./declared.ts')).readSettings(context),
+    write: async (context, write, findings) => (await import('./declared.ts')).writeSettings(context, write, findings),
+    patience_seconds: 1800,
   },
   // The client and the inspector map what they meet; whatever else gets here is a fault of ours.
   toError: asHoldfastError,

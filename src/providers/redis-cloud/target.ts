@@ -1,11 +1,10 @@
 import { type ErrorCode, HoldfastError } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/json.ts';
 import type { EntityBase, ProviderContext } from '../../core/provider.ts';
-import type { SecretRef } from '../../core/runtime.ts';
 import { cleanText } from '../../core/text.ts';
-import { booleanOf, numberOf, textOf, type Wire } from '../../core/wire.ts';
+import { numberOf, textOf, type Wire } from '../../core/wire.ts';
 import { type Address, type RedisCloudClient, supportsBackups, type Tier } from './client.ts';
-import { type Database, samePath, showPath, storageTypeOf } from './map.ts';
+import type { Database } from './map.ts';
 import { PRO_DATABASE, type RedisCloudEntity } from './provider.ts';
 
 export type Context = ProviderContext<RedisCloudClient, RedisCloudEntity>;
@@ -178,82 +177,4 @@ export function backupPlace(
     );
   }
   return { possible: true, region: region?.name, destination };
-}
-
-/** Where declared parameters and the service differ; secrets are never part of it. */
-export function driftOf(
-  entity: RedisCloudEntity,
-  { database, address }: Target,
-): { parameter: string; declared: string; actual: string }[] {
-  const differences: { parameter: string; declared: string; actual: string }[] = [];
-  const compare = (parameter: string, declared: unknown, actual: unknown): void => {
-    if (declared === undefined || declared === actual) return;
-    differences.push({ parameter, declared: cleanText(declared, 120), actual: cleanText(actual ?? 'unknown', 120) });
-  };
-  const comparePath = (
-    parameter: string,
-    declared: string | SecretRef | undefined,
-    actual: string | undefined,
-  ): void => {
-    // A path by reference is a secret: comparing would mean to read it.
-    if (typeof declared !== 'string' || samePath(declared, actual)) return;
-    differences.push({
-      parameter,
-      declared: showPath(declared),
-      actual: actual === undefined ? 'none' : showPath(actual),
-    });
-  };
-  compare('data_persistence', entity.data_persistence, database.dataPersistence);
-  if (address.tier === 'essentials') {
-    comparePath('periodic_backup_path', entity.periodic_backup_path, database.backup.destination);
-    return differences;
-  }
-  compare('replication', entity.replication, database.replication);
-  const declared = entity.remote_backup;
-  const actual = database.regions.find(({ backup }) => backup.enabled)?.backup ?? database.backup;
-  compare('remote_backup.active', declared?.active, actual.enabled);
-  compare('remote_backup.interval', declared?.interval, actual.interval);
-  compare('remote_backup.time_utc', declared?.time_utc, actual.timeUtc);
-  compare('remote_backup.storage_type', declared?.storage_type, storageTypeOf(actual.destination));
-  comparePath('remote_backup.storage_path', declared?.storage_path, actual.destination);
-  return differences;
-}
-
-/** Declared parameters that Redis Cloud would refuse. */
-export function refusedSettings(entity: RedisCloudEntity, tier: Tier): string[] {
-  const remote = entity.remote_backup;
-  return [
-    remote?.time_utc !== undefined && !['every-12-hours', 'every-24-hours'].includes(remote.interval ?? '')
-      ? 'remote_backup.time_utc is declared with an interval other than 12 or 24 hours: Redis Cloud refuses that pair.'
-      : [],
-    remote?.active === true &&
-    (remote.interval === undefined || remote.storage_type === undefined || remote.storage_path === undefined)
-      ? 'remote_backup.active is declared without interval, storage_type or storage_path: Redis Cloud needs all of them.'
-      : [],
-    tier === 'essentials' && entity.data_persistence === 'aof-every-write'
-      ? 'data_persistence aof-every-write is declared, which only Pro has.'
-      : [],
-  ].flat();
-}
-
-/** What an Essentials plan allows, compared with what the entity declares. */
-export function planDrift(
-  entity: RedisCloudEntity,
-  subscription: Wire,
-): { parameter: string; declared: string; actual: string }[] {
-  const pairs = [
-    [
-      'support_instant_and_daily_backups',
-      entity.support_instant_and_daily_backups,
-      subscription['supportInstantAndDailyBackups'],
-    ],
-    ['support_data_persistence', entity.support_data_persistence, subscription['supportDataPersistence']],
-  ] as const;
-  return pairs
-    .filter(([, declared, actual]) => declared !== undefined && declared !== booleanOf(actual))
-    .map(([parameter, declared, actual]) => ({
-      parameter,
-      declared: String(declared),
-      actual: String(booleanOf(actual) ?? 'unknown'),
-    }));
 }
