@@ -345,6 +345,12 @@ describe('a Neon restore to a new branch', () => {
       provider: {
         mode: 'new_branch',
         parent_id: MAIN,
+        connection: {
+          host: expect.stringMatching(/^ep-[a-z0-9-]+\.eu-central-1\.aws\.neon\.tech$/),
+          port: 5432,
+          databases: expect.arrayContaining([{ database_name: 'shop', role_name: 'shop_owner' }]),
+          uri_from: `GET /api/v2/projects/${PROJECT}/connection_uri?branch_id=${made.id}&database_name=shop&role_name=shop_owner`,
+        },
         delete: { action: 'delete-branch', input: { branch_id: made.id } },
       },
     });
@@ -372,7 +378,11 @@ describe('a Neon restore to a new branch', () => {
     const { output } = await bench.operate<RestoreJob>(restore, { snapshot_id: newest(), new_branch_name: 'preview' });
     expect(sent()).toEqual([`POST /snapshots/${newest()}/restore`]);
     expect(writes()[0]!.body).toEqual({ name: 'preview', target_branch_id: MAIN, finalize_restore: false });
-    expect(output.provider).toMatchObject({ restore_status: 'restored', mode: 'new_branch' });
+    expect(output.provider).toMatchObject({
+      restore_status: 'restored',
+      mode: 'new_branch',
+      connection: { host: 'none: the branch has no compute yet' },
+    });
     expect(state().content('preview')).toEqual(YESTERDAY);
     expect(state().branch('main').id).toBe(MAIN);
   });

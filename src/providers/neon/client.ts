@@ -43,6 +43,12 @@ export interface Change {
   readonly operations: readonly NeonOperation[];
 }
 
+/** A database of a branch and the role that it belongs to. */
+export interface Owned {
+  readonly name: string;
+  readonly owner: string;
+}
+
 /** A moment in the history of a branch. */
 export type Moment = { timestamp: string } | { lsn: string };
 
@@ -142,6 +148,25 @@ export class NeonClient {
     const wire = await this.#get(path, { what: 'the computes' }, signal);
     const all = listOf(wire['endpoints']);
     return { all: all.length, active: all.filter((one) => one['current_state'] === 'active').length };
+  }
+
+  /**
+   * What one needs to know to connect to a branch, the password left out: the host of the compute that takes writes, and
+   * the databases with the roles that own them. Without such a compute there is no host.
+   */
+  async connection(id: string, signal: AbortSignal): Promise<{ host: string | undefined; databases: Owned[] }> {
+    const path = `/branches/${checkId(id, 'branch_id')}`;
+    const [endpoints, databases] = await Promise.all([
+      this.#get(`${path}/endpoints`, { what: 'the computes' }, signal),
+      this.#get(`${path}/databases`, { what: 'the databases' }, signal),
+    ]);
+    const compute = listOf(endpoints['endpoints']).find((one) => one['type'] === 'read_write');
+    return {
+      host: textOf(compute?.['host']),
+      databases: listOf(databases['databases']).flatMap(({ name, owner_name }) =>
+        typeof name === 'string' && typeof owner_name === 'string' ? [{ name, owner: owner_name }] : [],
+      ),
+    };
   }
 
   /** How many lines of the schema of a database are others now than at a moment of the same branch. */

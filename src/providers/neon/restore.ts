@@ -518,6 +518,7 @@ async function waitForBranch(context: InStep<RestoreInput>): Promise<JsonObject>
   const job = toJob(client.project_id, branch, []);
   const inPlace = begun['mode'] === 'in_place';
   const kept = inPlace ? await keptBranch(context, begun, signal) : undefined;
+  const connection = inPlace ? undefined : await connectionOf(context, id);
   return {
     ...job,
     started_at: String(begun['began_at']),
@@ -528,9 +529,36 @@ async function waitForBranch(context: InStep<RestoreInput>): Promise<JsonObject>
       kept_branch_id: kept?.id,
       kept_as: kept === undefined ? undefined : shown(kept),
       undo: kept === undefined ? undefined : { action: 'restore', input: { source_branch_id: kept.id } },
+      connection,
       delete: inPlace ? undefined : { action: 'delete-branch', input: { branch_id: id } },
     }),
   };
+}
+
+const MOST_DATABASES = 20;
+
+/** How to connect to a new branch, without the password: Neon gives that with the URI, to whoever holds the key. */
+async function connectionOf({ client, signal }: InStep<RestoreInput>, id: string): Promise<JsonObject | undefined> {
+  const found = await unless(client.connection(id, signal), 'INSUFFICIENT_PERMISSIONS', 'RESOURCE_NOT_FOUND');
+  if (found === undefined) return undefined;
+  const { host, databases } = found;
+  const [first] = databases;
+  const query =
+    first === undefined
+      ? undefined
+      : new URLSearchParams({ branch_id: id, database_name: first.name, role_name: first.owner });
+  return known({
+    host: host === undefined ? 'none: the branch has no compute yet' : cleanText(host, 200),
+    port: host === undefined ? undefined : 5432,
+    databases: databases.slice(0, MOST_DATABASES).map(({ name, owner }) => ({
+      database_name: cleanText(name, 63),
+      role_name: cleanText(owner, 63),
+    })),
+    uri_from:
+      host === undefined || query === undefined
+        ? undefined
+        : cleanText(`GET /api/v2/projects/${client.project_id}/connection_uri?${query}`, 400),
+  });
 }
 
 /** The branch that holds what was there before: of a known name, or the target itself under another one. */
