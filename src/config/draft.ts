@@ -122,10 +122,11 @@ function headOf({ sources, date, remarks = [] }: DraftOptions, variables: readon
       : `It refers to these environment variables: ${variables.join(', ')}`,
     '',
     'Looked at:',
-    ...sources.flatMap(({ title, looked, found, problems }) => [
-      `  ${title}: ${looked === undefined ? 'not looked at' : `${looked}: ${found.length} found`}`,
-      ...problems.map((problem) => `    ${problem}`),
-    ]),
+    ...sources.flatMap(({ title, looked, found, problems }) =>
+      looked === undefined
+        ? [`  ${title}: ${problems.join('; ') || 'nothing'}`]
+        : [`  ${title}: ${looked}: ${found.length} found`, ...problems.map((problem) => `    ${problem}`)],
+    ),
   ];
   return lines.map((line) => comment(line)).join('');
 }

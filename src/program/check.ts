@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { loadConfig } from '../config/load.ts';
+import type { LocatedReference } from '../config/written.ts';
 import type { ConfigReport } from '../surfaces/cli/deps.ts';
 import { configPath, entityTypes, type OpenOptions } from './open.ts';
 
@@ -18,7 +19,7 @@ export async function checkConfig(options: Pick<OpenOptions, 'config' | 'env'>):
       key: base.key,
       defines: base.defines,
       ignored,
-      credentials: references.map(({ kind, name, fallback }) => ({
+      credentials: distinct(references).map(({ kind, name, fallback }) => ({
         name: kind === 'env' ? `\${env:${name}}` : `\${file:${name}}`,
         found:
           kind === 'env'
@@ -28,4 +29,9 @@ export async function checkConfig(options: Pick<OpenOptions, 'config' | 'env'>):
     })),
     ...(report.guard?.read_only === true ? { read_only: true } : {}),
   };
+}
+
+/** Gives each variable and file once, however often an entity names it. */
+function distinct(references: readonly LocatedReference[]): LocatedReference[] {
+  return [...new Map(references.map((reference) => [`${reference.kind}:${reference.name}`, reference])).values()];
 }

@@ -153,10 +153,17 @@ function fixesOf(report: ConfigReport, declared: readonly CheckedEntity[], found
             !isThere && (nameIn(name) === named || error.message.includes(`'${nameIn(name)}'`)),
         );
       // It is among those that are not there.
-      if (absent === undefined) add({ code: error.code, what: error.message, how: error.hint }, access.entity.key);
+      if (absent === undefined)
+        add({ code: error.code, what: error.message, how: adviceOf(error, access) }, access.entity.key);
     }
   }
   return fixes.sort((a, b) => URGENCY.indexOf(a.code) - URGENCY.indexOf(b.code));
+}
+
+function adviceOf({ code, hint }: HoldfastError, { entity: { endpoint } }: EntityAccess): string {
+  if (code !== 'PROVIDER_UNAVAILABLE' || hint !== ERROR_CODES[code].hint) return hint;
+  const where = endpoint === undefined ? '' : ` at ${endpoint}`;
+  return `Nothing answers properly${where}: check the network between here and there${endpoint === undefined ? ', a proxy or firewall among it' : ', and that address'}, then check again.`;
 }
 
 /** What a reference names: `NAME` of `${env:NAME}`. */
