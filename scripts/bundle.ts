@@ -1,5 +1,5 @@
 import { pathToFileURL } from 'node:url';
-import type { BuildOptions, Plugin } from 'esbuild';
+import { type BuildOptions, build as bundle, type Plugin } from 'esbuild';
 
 /** Drivers that their packages load only when asked to; nobody here asks. */
 const OPTIONAL = ['pg-native', 'pg-cloudflare', 'bufferutil', 'utf-8-validate', 'supports-color', 'cpu-features'];
@@ -18,6 +18,26 @@ const englishOnly: Plugin = {
   },
 };
 
+/** Whether the bundler reads a file as CommonJS. Asked without running it: ESM for bundlers need not load in Node. */
+async function isCommonJs(file: string): Promise<boolean> {
+  const alone: Plugin = {
+    name: 'alone',
+    setup({ onResolve }) {
+      onResolve({ filter: /./ }, ({ kind }) => (kind === 'entry-point' ? undefined : { external: true }));
+    },
+  };
+  const { metafile } = await bundle({
+    entryPoints: [file],
+    bundle: true,
+    write: false,
+    metafile: true,
+    platform: 'node',
+    plugins: [alone],
+    logLevel: 'silent',
+  });
+  return Object.values(metafile.inputs)[0]?.format === 'cjs';
+}
+
 /**
  * Gives a CommonJS package that is loaded on first use the named exports that Node finds in it. A bundle would have its
  * `default` only, so that code which runs unbundled would break in the published program.
@@ -29,9 +49,8 @@ const namedExports: Plugin = {
       if (kind !== 'dynamic-import' || path.startsWith('node:') || pluginData === 'resolved') return undefined;
       const found = await build.resolve(path, { kind, resolveDir, importer, pluginData: 'resolved' });
       if (found.errors.length > 0 || found.external || !found.path.includes('node_modules')) return found;
+      if (!(await isCommonJs(found.path))) return found;
       const names = Object.keys(await import(pathToFileURL(found.path).href));
-      // Node marks what it took from CommonJS by this name.
-      if (!names.includes('module.exports')) return found;
       return { path, namespace: 'named-exports', pluginData: { names, resolveDir, file: found.path } };
     });
     build.onLoad({ filter: /./, namespace: 'named-exports' }, ({ pluginData }) => {

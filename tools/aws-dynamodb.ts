@@ -114,7 +114,7 @@ export const restore = defineAction({
     target_table: z.string(),
     ...BackupInput,
     restore_timestamp: InstantInput.optional(),
-    use_latest: z.boolean().optional(),
+    use_latest: z.boolean().optional().describe('the latest restorable moment'),
     reapply: z.array(z.enum(SETTINGS)).optional().describe('settings the copy would lack'),
   }),
   output: RestoreJob,

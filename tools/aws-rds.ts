@@ -133,7 +133,7 @@ export const restore = defineAction({
     target_id: z.string(),
     snapshot_id: z.string().optional(),
     restore_timestamp: InstantInput.optional(),
-    use_latest: z.boolean().optional(),
+    use_latest: z.boolean().optional().describe('the latest restorable moment'),
     members: z.number().int().min(0).max(16).optional().describe('of a cluster'),
     instance_class: z.string().optional(),
     subnet_group: z.string().optional(),

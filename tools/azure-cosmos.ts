@@ -122,7 +122,7 @@ export const restore = defineAction({
     restore_timestamp: InstantInput,
     only: z.array(z.string()).optional().describe('db, db/container, table'),
     public_network_access: z.enum(['disabled', 'as_source']).optional(),
-    restore_with_ttl_disabled: z.boolean().optional(),
+    restore_with_ttl_disabled: z.boolean().optional().describe('keeps expired documents'),
   }),
   output: RestoreJob,
   errors: [...SOURCE_ERRORS, 'RESOURCE_EXISTS', 'INVALID_STATE', 'QUOTA_EXCEEDED', 'INTEGRITY_FAILED'],

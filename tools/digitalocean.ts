@@ -74,7 +74,7 @@ export const restore = defineAction({
     new_cluster_name: z.string(),
     backup_created_at: z.string().optional(),
     restore_time: InstantInput.optional(),
-    size: z.string().optional(),
+    size: z.string().optional().describe('slug of the plan'),
     num_nodes: z.number().int().min(1).max(15).optional(),
     region: z.string().optional(),
   }),

@@ -58,7 +58,7 @@ export const createSnapshot = defineAction({
   risk: 'create',
   input: z.object({
     source_table: z.string(),
-    snapshot_table: z.string().optional(),
+    snapshot_table: z.string().optional().describe('its name'),
     snapshot_time: InstantInput.optional(),
     expires_at: InstantInput.optional(),
   }),

@@ -47,7 +47,7 @@ const READ_ERRORS = [
   'TIMEOUT',
 ] as const;
 
-const CollectionIds = z.array(z.string()).optional();
+const CollectionIds = z.array(z.string()).optional().describe('all if left out');
 
 const Schedule = z.object({
   schedule_name: z.string(),
@@ -234,7 +234,10 @@ export const createBackupSchedule = defineAction({
   risk: 'create',
   input: z.object({
     frequency: z.enum(['daily', 'weekly']),
-    day: z.enum(['MONDAY', 'TUESDAY', 'WEDNESDAY', 'THURSDAY', 'FRIDAY', 'SATURDAY', 'SUNDAY']).optional(),
+    day: z
+      .enum(['MONDAY', 'TUESDAY', 'WEDNESDAY', 'THURSDAY', 'FRIDAY', 'SATURDAY', 'SUNDAY'])
+      .optional()
+      .describe('of a weekly one'),
     retention_days: z.number().int().min(1).max(98),
   }),
   output: Schedule,

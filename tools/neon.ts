@@ -146,7 +146,7 @@ export const deleteBranch = defineAction({
   title: 'Delete a Neon branch',
   summary: 'Deletes a child branch, never a default, protected or root one.',
   risk: 'delete',
-  input: z.object({ branch_id: z.string(), hard_delete: z.boolean().optional() }),
+  input: z.object({ branch_id: z.string(), hard_delete: z.boolean().optional().describe('beyond recovery') }),
   output: z.object({ branch_id: z.string(), deleted: z.literal(true), hard: z.boolean() }),
   errors: [...CHANGE],
   source: 'Neon API v2: deleteProjectBranch',

@@ -3,6 +3,7 @@ import { type ErrorCode, HoldfastError, isAbort } from '../core/errors.ts';
 import { isObject, type JsonObject } from '../core/json.ts';
 import type { Runtime, SecretRef } from '../core/runtime.ts';
 import { SecretReference } from '../core/schemas.ts';
+import { identifierText } from '../core/text.ts';
 
 /** A region's id; it is part of host names and of every signature, so its shape is held. */
 export const AwsRegion = z
@@ -281,11 +282,10 @@ export function readAwsFailure(cause: unknown): AwsFailure {
   const metadata = isObject(shape['$metadata']) ? shape['$metadata'] : {};
   const status = typeof metadata['httpStatusCode'] === 'number' ? metadata['httpStatusCode'] : undefined;
   const given = [shape['Code'], shape['name']].find((one): one is string => typeof one === 'string' && WORD.test(one));
-  const requestId = metadata['requestId'];
   return {
     status,
     code: given === undefined || OUR_SIDE.has(given) ? undefined : given.replace(/Fault$/, ''),
-    requestId: typeof requestId === 'string' ? requestId.replace(/[^A-Za-z0-9-]/g, '').slice(0, 80) : undefined,
+    requestId: identifierText(metadata['requestId']),
     text: cause instanceof Error ? cause.message : '',
   };
 }

@@ -4,9 +4,10 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { AnyAction } from '../../src/core/action.ts';
 import { ERROR_CODES, type ErrorCode } from '../../src/core/errors.ts';
-import type { JsonObject } from '../../src/core/json.ts';
+import type { JsonObject, JsonValue } from '../../src/core/json.ts';
 import { isGuarded } from '../../src/core/risk.ts';
-import { OperationView } from '../../src/core/schemas.ts';
+import { type BackupInfo, OperationView } from '../../src/core/schemas.ts';
+import type { JournalEntry } from '../../src/simulators/simulator.ts';
 import { shellWord, valueText } from '../../src/surfaces/command-line.ts';
 import { toolName } from '../../src/surfaces/mcp/tools.ts';
 import { parametersOf } from '../../src/surfaces/parameters.ts';
@@ -92,24 +93,30 @@ function normal<T>(value: T): T {
     .replace(/hfc_[A-Za-z0-9_-]+/g, '<token>')
     .replace(/(?<![\w-])[0-9A-Z]{4}-[0-9A-Z]{4}(?![\w-])/g, '<code>')
     .replace(/\d+(?:\.\d+)? (?:ms|s|min|h|d)\b(?: \d+ (?:s|min|h)\b)*/g, '<age>')
-    .replace(/-restore-\d{8}-\d{4}/g, '-restore-<minute>')
+    .replace(/-(restore|manual)-\d{8}-\d{4}/g, '-$1-<minute>')
+    .replace(/-r\d{14}\b/g, '-r<second>')
+    .replace(/_\d{8}_\d{6}\b/g, '_<second>')
+    .replace(/-20\d{10}\b/g, '-<minute>')
+    .replace(/-at-\d{8}T\d{6}Z/g, '-at-<second>')
     .replace(/"(duration_seconds|duration_ms|percent|duration_estimate)":[\d.]+/g, '"$1":0');
   return JSON.parse(text) as T;
 }
 
 /** The same for answers about what the call itself made, whose ids differ, and what was told on the way. */
-function normalMade<T>(value: T): T {
-  const text = JSON.stringify(normal(value))
+function normalMade(value: Answer): Answer {
+  const { id } = (value.document['result'] ?? {}) as { id?: string };
+  const made = JSON.stringify(value);
+  const text = JSON.stringify(normal(JSON.parse(id === undefined ? made : made.replaceAll(id, '<made>'))))
     .replace(/"message":"(?:[^"\\]|\\.)*",/g, '')
     .replace(/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, '<uuid>')
     .replace(/\b[0-9a-f]{24}\b/g, '<object id>')
     .replace(/\b\d{13}\b/g, '<run id>')
     .replace(/\[holdfast[^\]]*\]/g, '[holdfast]')
     .replace(/\d{8}T\d{6}Z?(?:-[a-z0-9]+)+/g, '<backup>')
-    .replace(/restored_\d/g, 'restored')
-    .replace(/"(job_id|operation_name)":"[^"]*"/g, '"$1":"<job>"')
+    .replace(/restored\d+/g, 'restored')
+    .replace(/"(job_id|operation_name|lsn|schedule_name|branch_id)":"[^"]*"/g, '"$1":"<$1>"')
     .replace(/"(size_bytes|stored_bytes|plain_bytes|bytes|stored)":\d+/g, '"$1":0');
-  return JSON.parse(text) as T;
+  return JSON.parse(text) as Answer;
 }
 
 type Way = (action: AnyAction, entity: string | undefined, input: JsonObject) => Promise<Answer>;
@@ -144,21 +151,65 @@ async function finish(client: TestClient, answer: Answer): Promise<Answer> {
 }
 
 const newest = new Map<string, string>();
+const latest = new Map<string, string>();
 let operation = '';
 
 /** The example of an action for one entity, its words in place of what they stand for. */
 function exampleFor(action: AnyAction, entity: string): JsonObject {
   const text = JSON.stringify(action.example)
     .replaceAll('$newest', newest.get(entity) ?? '')
+    .replaceAll('$latest', latest.get(entity) ?? '')
     .replaceAll('$entity', entity)
     .replaceAll('$operation', operation);
   return JSON.parse(text) as JsonObject;
 }
 
+/** Looks for what the examples for an entity speak of: its newest snapshot, where it has a list of them. */
+async function findNewest(list: AnyAction | undefined, entity: string): Promise<void> {
+  newest.delete(entity);
+  if (list === undefined) return;
+  const { document } = await onCommandLine(list, entity, {});
+  const [first] = (document['snapshots'] as { id: string; restorable: boolean }[]).filter(
+    ({ restorable }) => restorable,
+  );
+  if (first !== undefined) newest.set(entity, first.id);
+}
+
+/** Looks for the last moment that an entity can go back to. */
+async function findLatest(info: AnyAction, entity: string): Promise<void> {
+  const { document } = await onCommandLine(info, entity, {});
+  latest.set(entity, String((document as unknown as BackupInfo).pitr.window?.latest_at));
+}
+
+/** The example's required parameters. */
+function leastOf(action: AnyAction): JsonObject {
+  const required = parametersOf(action).filter((parameter) => parameter.required);
+  return Object.fromEntries(required.map(({ name }) => [name, action.example[name] as JsonValue]));
+}
+
+/** The parameters of the example that name something new, which must be another one each time. */
+function namesIn({ name, example }: AnyAction): string[] {
+  const names =
+    name === 'create-snapshot' ? /^snapshot_id$/ : /^(target_(database|id|table|snapshot_id)|new_\w+_name)$/;
+  return Object.keys(example).filter((parameter) => names.test(parameter));
+}
+
+let named = 0;
+function freshName(): string {
+  named += 1;
+  return `restored${named}`;
+}
+
+/** Makes room for what there can be only one of. */
+function makeRoom({ name }: AnyAction): void {
+  if (name === 'create-backup-schedule') fleet.firestore.schedules.length = 0;
+}
+
 /** Whether a request is about one database: others work at the same moment. */
-function isAbout({ provider, path }: { provider: string; path: string }, key: string): boolean {
+function isAbout({ provider, path, operation = '' }: JournalEntry, key: string): boolean {
   const { defines, parameters } = fleet.entities.find((entity) => entity.key === key)!;
   if (registry.entityTypes.get(defines)?.provider.id !== provider) return false;
+  if (provider === 'aws-rds') return operation.includes('Cluster') === key.endsWith('cluster');
   return provider !== 'redis-cloud' || path.includes(`/databases/${String(parameters['database_id'])}/`);
 }
 
@@ -178,9 +229,13 @@ const called = (row: (typeof rows)[0]): [string, string | undefined] => {
 };
 
 describe('every declaration', () => {
-  // What says enough by its name; anything else needs a sentence.
-  const EVIDENT =
-    /^(entity|action|input|limit|cursor|status|label|description|level|type|timeout_seconds|retention_days|allow_last|safety_snapshot|restore_timestamp|target_(instance|database|cluster|project_id)|.*_(id|name|type)|\w+_seconds|confirmation_token|no_owner)$/;
+  // What says enough by its name, because the provider's own interface has it under that name or every provider has it.
+  const EVIDENT = [
+    /^(entity|action|input|limit|cursor|status|name|label|description|level|type|size_bytes|confirmation_token)$/,
+    /^(retention_days|allow_last|safety_snapshot|no_owner|timestamp|restore_timestamp|\w+_(seconds|at|time)|lsn)$/,
+    /^(\w+_(id|ids|arn|name|type|table)|target_(instance|database|cluster|region)|dataset|location|region|frequency)$/,
+    /^(instance_class|num_nodes|(subnet|parameter)_group|multi_az|publicly_accessible|public_network_access|deletion_protection)$/,
+  ];
 
   it.each(rows.map(({ one }) => [toolName(one), one] as const))('%s keeps to the form', (name, one) => {
     // Clients put the name of the server before it and allow 64 characters in all.
@@ -192,7 +247,9 @@ describe('every declaration', () => {
     expect(one.summary.split(/\s+/).length).toBeLessThanOrEqual(30);
     for (const parameter of parametersOf(one)) {
       expect(parameter.name).toMatch(/^[a-z][a-z0-9]*(_[a-z0-9]+)*$/);
-      if (!EVIDENT.test(parameter.name)) expect(parameter.description, parameter.name).toBeTypeOf('string');
+      const explained =
+        EVIDENT.some((names) => names.test(parameter.name)) || new RegExp(`\\b${parameter.name}\\b`).test(one.summary);
+      if (!explained) expect(parameter.description, parameter.name).toMatch(/^\S.{3,}/);
     }
     for (const code of one.errors) expect(Object.keys(ERROR_CODES)).toContain(code);
     expect(one.input.safeParse({ ...one.example, no_such_parameter: 1 }).success).toBe(false);
@@ -231,18 +288,19 @@ describePostgres('the same call, whatever the way in', () => {
     // What the examples speak of: a snapshot of every database, an operation, a restore.
     const made = await Promise.all(
       fleet.entities.map(async ({ key, defines }) => {
-        const create = registry.actions.find((one) => one.name === 'create-snapshot' && one.on.includes(defines));
-        if (create === undefined) return;
-        const { document, code } = await onCommandLine(create, key, {}, '--wait');
+        const of = (name: string) => registry.actions.find((one) => one.name === name && one.on.includes(defines));
+        const create = of('create-snapshot');
+        if (create === undefined) return findNewest(of('list-snapshots'), key);
+        const { document, code } = await onCommandLine(create, key, leastOf(create), '--wait');
         expect(code, `${key} ${JSON.stringify(document)}`).toBe('it ran');
         newest.set(key, String((document['result'] as JsonObject)['id']));
         operation = String(document['operation_id']);
       }),
     );
-    expect(made.length).toBeGreaterThan(4);
+    expect(made.length).toBe(fleet.entities.length);
     const restore = action('postgresql', 'restore');
     const key = entityOf('postgresql/server');
-    await onCommandLine(restore, key, { snapshot_id: newest.get(key), target_database: 'restored_0' }, '--wait');
+    await onCommandLine(restore, key, { snapshot_id: newest.get(key), target_database: freshName() }, '--wait');
   }, 60_000);
 
   afterAll(async () => {
@@ -367,17 +425,15 @@ describePostgres('the same call, whatever the way in', () => {
       [...Map.groupBy(creating, (row) => called(row)[0])].map(async ([entity, own]) => {
         for (const row of own) {
           if (row.name === 'restore on gcp/cloud-sql-instance') continue;
-          if (row.one.name === 'create-snapshot') newest.delete(entity);
-          const snapshots = action(row.one.kind === 'provider' ? row.one.provider.id : '', 'list-snapshots');
-          const { document } = await onCommandLine(snapshots, entity, {});
-          const [latest] = (document['snapshots'] as { id: string; restorable: boolean }[]).filter(
-            ({ restorable }) => restorable,
-          );
-          newest.set(entity, String(latest?.id));
+          const provider = row.one.kind === 'provider' ? row.one.provider.id : '';
+          const spoken = JSON.stringify(row.one.example);
+          if (spoken.includes('$newest')) await findNewest(action(provider, 'list-snapshots'), entity);
+          if (spoken.includes('$latest')) await findLatest(action(provider, 'get-backup-info'), entity);
           const answers: [string, Answer][] = [];
-          for (const [at, [name, client]] of [...clients, ['the command line', undefined] as const].entries()) {
+          for (const [name, client] of [...clients, ['the command line', undefined] as const]) {
             const input = exampleFor(row.one, entity);
-            if ('target_database' in input) input['target_database'] = `restored_${at + 1}`;
+            for (const parameter of namesIn(row.one)) input[parameter] = freshName();
+            makeRoom(row.one);
             const answer =
               client === undefined
                 ? await onCommandLine(row.one, entity, input, '--wait')
@@ -385,7 +441,7 @@ describePostgres('the same call, whatever the way in', () => {
             answers.push([name, normalMade(answer)]);
           }
           for (const [name, answer] of answers.slice(1)) {
-            expect(answer, `${row.name}: ${name} and ${answers[0]![0]}`).toEqual(answers[0]![1]);
+            expect.soft(answer, `${row.name}: ${name} and ${answers[0]![0]}`).toEqual(answers[0]![1]);
           }
           const { document: last } = answers[0]![1];
           expect(last['status'], `${row.name} ${JSON.stringify(last)}`).toBe('succeeded');

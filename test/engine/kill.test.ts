@@ -16,6 +16,7 @@ import type { JournalEntry } from '../../src/simulators/simulator.ts';
 import { openSqliteStore } from '../../src/state/sqlite.ts';
 import { type GuardedFleet, modules, registry, startGuardedFleet } from '../support/guarded-fleet.ts';
 import { ANA, BOSS, type Harness, startHarness } from '../support/harness.ts';
+import { type JournalMark, journalMark, journalSince } from '../support/journal.ts';
 import type { VictimOrders, VictimWord } from '../support/kill-victim.ts';
 import { connectClient, type TestClient } from '../support/mcp-clients.ts';
 import { dice, entitiesOf, type MutatingCall, mutatingCalls, tally } from '../support/mutating-calls.ts';
@@ -191,8 +192,8 @@ function handledWrites(journal: readonly JournalEntry[]): Record<string, number>
 }
 
 /** Nothing that changes something reached the provider's logic twice since a place in the journal. */
-function expectOneOfEach(one: MutatingCall, begin: number, label = one.name): void {
-  const journal = fleet.provider.journal.slice(begin).filter(({ provider }) => provider === one.provider);
+function expectOneOfEach(one: MutatingCall, begin: JournalMark, label = one.name): void {
+  const journal = journalSince(fleet.provider, begin).filter(({ provider }) => provider === one.provider);
   for (const [kind, times] of Object.entries(handledWrites(journal))) expect(times, `${label}: ${kind}`).toBe(1);
 }
 
@@ -234,7 +235,7 @@ async function findPoints(one: MutatingCall): Promise<Point[]> {
 async function killAt(one: MutatingCall, point: Point): Promise<void> {
   const label = `${one.name}, killed when ${point.step}: ${point.at}`;
   const site = await prepare(one);
-  const begin = fleet.provider.journal.length;
+  const begin = journalMark(fleet.provider);
   const before = tally(fleet, one.entity);
   let victim: Victim | undefined;
   traps.set(one.provider, async (entry, phase) => {
@@ -477,7 +478,7 @@ async function terminateAt(
   const { hang = false, shop } = options;
   const label = `${one.name}, told to stop at ${step}${hang ? ' while its write hangs' : ''}`;
   const site = shop === undefined ? await prepare(one) : await preparePostgres(one, shop);
-  const begin = fleet.provider.journal.length;
+  const begin = journalMark(fleet.provider);
   let told = 0;
   let victim: Victim | undefined;
   let harness: Harness | undefined;
@@ -603,7 +604,7 @@ describePostgres('what is left of operations', () => {
     (_, one) =>
       inLane(one.provider, async () => {
         const site = await prepare(one);
-        const begin = fleet.provider.journal.length;
+        const begin = journalMark(fleet.provider);
         const [, second] = await stepsOf(one);
         const held = Promise.withResolvers<void>();
         let victim: Victim | undefined;
@@ -650,7 +651,7 @@ describePostgres('what is left of operations', () => {
     (_, one) =>
       inLane(one.provider, async () => {
         const site = await prepare(one);
-        const begin = fleet.provider.journal.length;
+        const begin = journalMark(fleet.provider);
         const held = Promise.withResolvers<void>();
         const released = Promise.withResolvers<void>();
         let isHeld = false;
@@ -693,12 +694,14 @@ describePostgres('what is left of operations', () => {
     (_, one) =>
       inLane(one.provider, async () => {
         const site = await prepare(one);
-        const begin = fleet.provider.journal.length;
+        const begin = journalMark(fleet.provider);
         const harness = await site.open();
         const save = harness.store.saveOperation.bind(harness.store);
         let hasFailed = false;
         harness.store.saveOperation = async (record) => {
-          const wrote = fleet.provider.journal.slice(begin).some(({ writes, status }) => writes && status !== null);
+          const wrote = journalSince(fleet.provider, begin).some(
+            ({ provider, writes, status }) => provider === one.provider && writes && status !== null,
+          );
           if (!wrote || hasFailed) return save(record);
           hasFailed = true;
           throw new HoldfastError('STATE_UNAVAILABLE', 'the disk is full');
@@ -743,13 +746,13 @@ describePostgres('what is left of operations', () => {
         const record = (await operationOf(site, one))!;
         record.steps.push({ ...record.steps[0]!, name: 'of-another-version', status: 'pending' });
         await site.store.saveOperation(record);
-        const begin = fleet.provider.journal.length;
+        const begin = journalMark(fleet.provider);
         harness = await site.open();
         await settle(harness);
         const ended = (await operationOf(site, one))!;
         expectAccountedFor(ended, one.name);
         expect(ended.status).toBe('unknown');
-        expect(fleet.provider.journal.slice(begin).filter(({ provider }) => provider === one.provider)).toEqual([]);
+        expect(journalSince(fleet.provider, begin).filter(({ provider }) => provider === one.provider)).toEqual([]);
       } finally {
         victim?.kill();
         await harness?.close();

@@ -30,6 +30,7 @@ export const CREDENTIALS: Record<string, string> = {
   AWS_SECRET_ACCESS_KEY: 'canary-aws-secret-access-key',
   REDISCLOUD_ACCESS_KEY: 'canary-redis-access-key',
   REDISCLOUD_SECRET_KEY: 'canary-redis-secret-key',
+  AZURE_ACCESS_TOKEN: 'canary-azure-access-token',
   MONGODB_ATLAS_CLIENT_SECRET: 'canary-atlas-client-secret',
   DIGITALOCEAN_TOKEN: 'canary-digitalocean-token',
   NEON_API_KEY: 'canary-neon-api-key',

@@ -2,7 +2,7 @@ import type { DatabaseAccountGetResults, RestorableDatabaseAccountGetResult } fr
 import { type ErrorCode, HoldfastError, isAbort } from '../../core/errors.ts';
 import { isObject, type JsonObject } from '../../core/json.ts';
 import type { JobStatus } from '../../core/schemas.ts';
-import { cleanText } from '../../core/text.ts';
+import { cleanText, identifierText } from '../../core/text.ts';
 import { findHoldfastError, slim } from '../causes.ts';
 
 export type Account = DatabaseAccountGetResults;
@@ -409,7 +409,7 @@ function readFailure(cause: unknown): Failure {
   return {
     status,
     code: errorWord(shape['code']),
-    requestId: typeof id === 'string' && /^[\w:.-]{1,100}$/.test(id) ? id : activity,
+    requestId: identifierText(id) ?? activity,
     text: text.replace(/,?\s*ActivityId:.*$/is, ''),
     policy: policyName(shape['details']),
   };

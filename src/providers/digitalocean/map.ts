@@ -1,6 +1,6 @@
 import { type ErrorCode, HoldfastError } from '../../core/errors.ts';
 import type { JobStatus, RecoveryPoint, RestoreJob } from '../../core/schemas.ts';
-import { cleanText } from '../../core/text.ts';
+import { cleanText, identifierText } from '../../core/text.ts';
 import { booleanOf, instantOf, known, listOf, numberOf, textOf, type Wire } from '../../core/wire.ts';
 import { outcomeOf, type RestRefusal } from '../rest.ts';
 
@@ -284,7 +284,6 @@ function codeFor(status: number, message: string): ErrorCode {
 export function refusalError({ status, body, headers, about, writes }: RestRefusal<About>): HoldfastError {
   const code = codeFor(status, textOf(body['message']) ?? '');
   const given = textOf(body['id']);
-  const request = textOf(body['request_id']) ?? headers.get('x-request-id') ?? undefined;
   const reset = Number(headers.get('retry-after') ?? Number.NaN);
   const hints: Partial<Record<ErrorCode, string>> = {
     AUTHENTICATION_FAILED: 'Check the token of this entity, or DIGITALOCEAN_TOKEN; it may have expired.',
@@ -301,7 +300,7 @@ export function refusalError({ status, body, headers, about, writes }: RestRefus
     provider: known({
       status,
       code: given !== undefined && /^[a-z][a-z0-9_]{1,60}$/.test(given) ? given : undefined,
-      request_id: request !== undefined && /^[\w-]{1,100}$/.test(request) ? request : undefined,
+      request_id: identifierText(textOf(body['request_id']) ?? headers.get('x-request-id')),
     }),
     details: Object.keys(details).length > 0 ? details : undefined,
   });

@@ -1,7 +1,7 @@
 import { type ErrorCode, HoldfastError } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/json.ts';
 import type { JobStatus, RecoveryPoint } from '../../core/schemas.ts';
-import { cleanText } from '../../core/text.ts';
+import { cleanText, identifierText } from '../../core/text.ts';
 import { instantOf, known, listOf, numberOf, textOf, type Wire } from '../../core/wire.ts';
 import { outcomeOf, type RestRefusal } from '../rest.ts';
 
@@ -302,7 +302,6 @@ export function refusalError({ status, body, headers, about, writes }: RestRefus
   const given = textOf(body['code']);
   const word = given !== undefined && /^[A-Z][A-Z0-9_]{1,100}$/.test(given) ? given : undefined;
   const code = codeFor(status, word ?? '', about);
-  const request = textOf(body['request_id']) ?? headers.get('x-neon-ret-request-id') ?? undefined;
   const wait = Number(headers.get('retry-after') ?? Number.NaN);
   const details: JsonObject = {
     ...outcomeOf(status, writes),
@@ -317,7 +316,7 @@ export function refusalError({ status, body, headers, about, writes }: RestRefus
     provider: known({
       status,
       code: word,
-      request_id: request !== undefined && /^[\w-]{1,100}$/.test(request) ? request : undefined,
+      request_id: identifierText(textOf(body['request_id']) ?? headers.get('x-neon-ret-request-id')),
     }),
     details: Object.keys(details).length > 0 ? details : undefined,
   });
