@@ -23,6 +23,11 @@ export interface Parameter {
   readonly shape: ValueShape;
 }
 
+/** Says how risky an action is: `create`, or `create to overwrite` where a look at the target decides. */
+export function riskText({ risk, upTo }: Pick<AnyAction, 'risk' | 'upTo'>): string {
+  return risk === upTo ? risk : `${risk} to ${upTo}`;
+}
+
 /** Gives the parameters of an action in the order of their declaration. */
 export function parametersOf(action: Pick<AnyAction, 'input'>): Parameter[] {
   const schema: unknown = z.toJSONSchema(action.input, { io: 'input', unrepresentable: 'any' });

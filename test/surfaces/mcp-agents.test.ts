@@ -91,7 +91,7 @@ describe.each(CLIENTS)('what %s can read', (kind) => {
       'The least memory policy for all of the actions above:\n\n```\nallow memory.read memory.write\n```',
       '| `SNAPSHOT_NOT_FOUND` | `delete-snapshot`, `restore` | List the snapshots of this entity',
       '- `create-snapshot`: Use something real.',
-      '| `restore` | overwrite |',
+      '| `restore` | `memory_db_restore` | overwrite | Replaces the database',
       '`memory_db_restore {"entity":"shop/orders","snapshot_id":"<id of a snapshot>"}`',
       '`backup_wait_operation {"operation_id":"<operation_id of the answer>"}`',
     ]) {

@@ -5,7 +5,7 @@ import { isGuarded } from '../../core/risk.ts';
 import type { Engine } from '../../engine/api.ts';
 import { exampleLine } from '../command-line.ts';
 import { EXIT } from '../exit-statuses.ts';
-import { parametersOf, typeText } from '../parameters.ts';
+import { parametersOf, riskText, typeText } from '../parameters.ts';
 import { renderTable } from '../render.ts';
 import { addCommand, type Cli, renderOptions, unknownWord, withEngine } from './context.ts';
 import { actionsOf, fleetActions, resolveTarget } from './target.ts';
@@ -124,10 +124,6 @@ function groupId(action: AnyAction): string {
 
 function groupTitle(action: AnyAction): string {
   return action.kind === 'fleet' ? 'Across all databases (backup)' : `${action.provider.title} (${action.provider.id})`;
-}
-
-function riskText(action: AnyAction): string {
-  return action.upTo === action.risk ? action.risk : `${action.risk} to ${action.upTo}`;
 }
 
 /** Gives one action as a document: what `--json` prints. */

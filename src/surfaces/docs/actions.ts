@@ -5,7 +5,8 @@ import { type Provider, STANDARD_ACTIONS } from '../../core/provider.ts';
 import { isGuarded } from '../../core/risk.ts';
 import { exampleLine } from '../command-line.ts';
 import { exitStatuses } from '../exit-statuses.ts';
-import { type Parameter, parametersOf, shapeOf, typeText } from '../parameters.ts';
+import { cell, table } from '../markdown.ts';
+import { type Parameter, parametersOf, riskText, shapeOf, typeText } from '../parameters.ts';
 
 const SOME_ENTITY = 'my-app/my-db';
 
@@ -191,23 +192,10 @@ function toolName(action: AnyAction): string {
   return `${prefix}_${action.name}`.replaceAll('-', '_');
 }
 
-function riskText(action: AnyAction): string {
-  return action.upTo === action.risk ? action.risk : `${action.risk} to ${action.upTo}`;
-}
-
 // As GitHub makes them: lower case, spaces to hyphens, punctuation gone.
 function anchor(title: string): string {
   return title
     .toLowerCase()
     .replace(/[^\p{L}\p{N} _-]/gu, '')
     .replaceAll(' ', '-');
-}
-
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
-  return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
-}
-
-function cell(text: string): string {
-  return text.replaceAll('\n', ' ').replaceAll('|', '\\|').replaceAll('<', '&lt;');
 }

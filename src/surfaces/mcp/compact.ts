@@ -5,6 +5,7 @@ import { isObject, type JsonObject, type JsonValue } from '../../core/json.ts';
 import type { Principal } from '../../core/principal.ts';
 import { cleanText } from '../../core/text.ts';
 import type { Engine } from '../../engine/api.ts';
+import { riskText } from '../parameters.ts';
 import { type CallParts, callTool, errorResult, renderOptions } from './call.ts';
 import { listedSchemas } from './prepared.ts';
 import type { ListedSchema } from './schema.ts';
@@ -193,12 +194,11 @@ interface Described {
 }
 
 function describe({ name, action, entities }: Tool, key: string | undefined): Described {
-  const { risk, upTo } = action;
   const keys = [...(entities ?? [])];
   const { type: _type, properties, ...rest } = listedSchemas(name, action).input;
   return {
     action: action.name,
-    risk: risk === upTo ? risk : `${risk} to ${upTo}`,
+    risk: riskText(action),
     summary: action.summary,
     ...(key !== undefined || entities === undefined
       ? {}

@@ -6,7 +6,12 @@ import { isGuarded } from '../../core/risk.ts';
 import { formatDuration } from '../../core/time.ts';
 import type { Engine } from '../../engine/api.ts';
 import { exampleInput } from '../example.ts';
+import { cell, table } from '../markdown.ts';
+import { riskText } from '../parameters.ts';
 import { type RenderOptions, renderCall } from '../render.ts';
+import type { ToolSet } from '../tool-set.ts';
+import { type CallParts, renderOptions } from './call.ts';
+import { toolName } from './tools.ts';
 
 /** What the markers of an action's example stand for, as a model is to read them. */
 export const EXAMPLE_WORDS: Readonly<Record<string, string>> = {
@@ -23,7 +28,8 @@ export function providersOf(engine: Engine): Provider[] {
 }
 
 /** Writes what to know of a provider, from its declarations and, where it has one, its guide; Markdown. */
-export async function renderGuide(engine: Engine, provider: Provider, options: RenderOptions): Promise<string> {
+export async function renderGuide(parts: Pick<CallParts, 'engine' | 'toolSet'>, provider: Provider): Promise<string> {
+  const { engine, toolSet } = parts;
   const guide = await provider.guide?.();
   const entities = engine.entities().filter((entity) => entity.provider === provider.id);
   const actions = engine
@@ -35,12 +41,12 @@ export async function renderGuide(engine: Engine, provider: Provider, options: R
     section('Configured here', databases(entities)),
     section('How it behaves', bullets(guide?.behaviour ?? [])),
     section('Limits', bullets([...(guide?.limits ?? []), ownLimits(provider)])),
-    section('What can be done', actionTable(actions)),
+    section('What can be done', actionTable(actions, toolSet)),
     section('What cannot be done, and what to use instead', cannotList(provider)),
     section('Settings that an entity can declare', settings(provider)),
     ...(guide === undefined ? [] : access(guide, actions, entities)),
     section('Errors', errorTable(actions)),
-    section('From data loss to data, as exact calls', workedExample(entities, actions, options)),
+    section('From data loss to data, as exact calls', workedExample(entities, actions, renderOptions(parts))),
   ];
   return `${sections.filter((part) => part !== '').join('\n\n')}\n`;
 }
@@ -62,13 +68,15 @@ function ownLimits({ limits }: Provider): string {
   return `Holdfast sends one account at most ${per_second} requests a second (${burst} in a burst) and ${concurrent} at once, and gives a request up after ${formatDuration(timeout_ms / 1000)}.`;
 }
 
-function actionTable(actions: readonly Action[]): string {
+function actionTable(actions: readonly Action[], toolSet: ToolSet): string {
+  const whole = toolSet === 'all';
   const rows = actions.map((action) => [
     `\`${action.name}\``,
-    action.risk === action.upTo ? action.risk : `${action.risk} to ${action.upTo}`,
-    isGuarded(action.upTo) ? `${action.summary} Guarded.` : action.summary,
+    ...(whole ? [`\`${toolName(action)}\``] : []),
+    riskText(action),
+    cell(isGuarded(action.upTo) ? `${action.summary} Guarded.` : action.summary),
   ]);
-  return table(['action', 'risk', ''], rows);
+  return table(['action', ...(whole ? ['tool'] : []), 'risk', ''], rows);
 }
 
 function cannotList({ cannot }: Provider): string {
@@ -77,14 +85,14 @@ function cannotList({ cannot }: Provider): string {
 
 function settings({ settings: declared }: Provider): string {
   if (declared === undefined) return '';
-  const rows = Object.entries(declared.about).map(([name, about]) => [`\`${name}\``, about]);
+  const rows = Object.entries(declared.about).map(([name, about]) => [`\`${name}\``, cell(about)]);
   return `\`check-settings\` holds them against the provider, \`apply-settings\` makes them so.\n\n${table(['parameter', ''], rows)}`;
 }
 
 function access(guide: ProviderGuide, actions: readonly Action[], entities: readonly EntityBase[]): string[] {
   const rows = Object.entries(guide.permissions).map(([action, needed]) => [
     action === '*' ? 'all' : `\`${action}\``,
-    needed.map((permission) => `\`${permission}\``).join(', '),
+    needed.map((permission) => `\`${cell(permission)}\``).join(', '),
   ]);
   const names = new Set(actions.map(({ name }) => name));
   const all = Object.entries(guide.permissions)
@@ -112,7 +120,7 @@ function errorTable(actions: readonly Action[]): string {
     const { hint, retryable } = ERROR_CODES[code];
     const own = actions.filter(({ errors }) => errors.includes(code));
     const where = own.length === actions.length ? 'all' : own.map(({ name }) => `\`${name}\``).join(', ');
-    return [`\`${code}\``, where, retryable ? `${hint} The same call may succeed later.` : hint];
+    return [`\`${code}\``, where, cell(retryable ? `${hint} The same call may succeed later.` : hint)];
   });
   const guards =
     'Any guarded action may also answer `CONFIRMATION_REQUIRED` and the other codes of the guard: nothing but reads was sent then.';
@@ -137,13 +145,4 @@ function workedExample(entities: readonly EntityBase[], actions: readonly Action
     'The options of step 1 have the input of steps 2 and 3; its form is this. Without a new target a restore may replace the live data: the plan says so.';
   const list = steps.map(([what, call], at) => `${at + 1}. ${what}:\n   \`${renderCall(call, options)}\``).join('\n');
   return `${form}\n\n${list}`;
-}
-
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]): string => `| ${cells.map(cell).join(' | ')} |`;
-  return [line(head), `|${head.map(() => '---').join('|')}|`, ...rows.map(line)].join('\n');
-}
-
-function cell(text: string): string {
-  return text.replaceAll('|', '\\|').replaceAll('\n', ' ');
 }

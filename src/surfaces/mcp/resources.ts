@@ -2,7 +2,7 @@ import { type McpServer, ResourceNotFoundError, ResourceTemplate } from '@modelc
 import { HoldfastError } from '../../core/errors.ts';
 import type { Principal } from '../../core/principal.ts';
 import type { Engine } from '../../engine/api.ts';
-import { type CallParts, renderOptions } from './call.ts';
+import type { CallParts } from './call.ts';
 import { inOurWords, matching, readerOf } from './prompts.ts';
 import { RUNBOOK_LIST } from './runbook-list.ts';
 
@@ -60,7 +60,7 @@ export function registerResources(server: McpServer, parts: CallParts, principal
         const { providersOf, renderGuide } = await import('./guide.ts');
         const provider = providersOf(engine).find((candidate) => candidate.id === id);
         if (provider === undefined) throw new ResourceNotFoundError(uri.href);
-        return markdown(uri, await renderGuide(engine, provider, renderOptions(parts)));
+        return markdown(uri, await renderGuide(parts, provider));
       }),
   );
   server.registerResource(
