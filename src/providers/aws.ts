@@ -426,7 +426,7 @@ function words(
   switch (code) {
     case 'INSUFFICIENT_PERMISSIONS':
       return {
-        message: `${title} refuses this to the credentials: ${permission} is missing`,
+        message: `${title} refuses this: the credentials lack ${permission}`,
         hint: `Allow ${permission} on the resource in the policy of the caller, and look for a service control policy or permission boundary that denies it.`,
       };
     case 'AUTHENTICATION_FAILED':

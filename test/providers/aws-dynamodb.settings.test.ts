@@ -222,6 +222,7 @@ describe('declared settings of DynamoDB', () => {
     state.denied.add('UpdateContinuousBackups');
     expect(await failure(apply())).toMatchObject({
       code: 'INSUFFICIENT_PERMISSIONS',
+      message: 'Amazon DynamoDB refuses this: the credentials lack dynamodb:UpdateContinuousBackups',
       details: { missing_permission: 'dynamodb:UpdateContinuousBackups' },
     });
     state.denied.clear();

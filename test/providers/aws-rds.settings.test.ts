@@ -251,6 +251,7 @@ describe('declared settings of RDS', () => {
     state.denied.add('ModifyDBInstance');
     expect(await failure(apply())).toMatchObject({
       code: 'INSUFFICIENT_PERMISSIONS',
+      message: 'Amazon RDS refuses this: the credentials lack rds:ModifyDBInstance',
       details: { permission: 'rds:ModifyDBInstance', missing_permission: 'rds:ModifyDBInstance' },
     });
     expect(state.instance(ORDERS).retentionDays).toBe(14);

@@ -325,13 +325,13 @@ function denial(operation: string, { code }: AwsFailure): { message: string; hin
   }
   if (operation.startsWith('RestoreTable')) {
     return {
-      message: `${TITLE} refuses this to the credentials: dynamodb:${operation}, or a data action on the target table, is missing`,
+      message: `${TITLE} refuses this: the credentials lack dynamodb:${operation}, or a data action on the target table`,
       hint: `Allow dynamodb:${operation} on ${operation.endsWith('Backup') ? 'table/SOURCE/backup/*' : 'table/SOURCE'}, and dynamodb:${DATA_ACTIONS} on table/TARGET.`,
     };
   }
   if (operation === 'ListBackups') {
     return {
-      message: `${TITLE} refuses this to the credentials: dynamodb:ListBackups is missing`,
+      message: `${TITLE} refuses this: the credentials lack dynamodb:ListBackups`,
       hint: 'Allow dynamodb:ListBackups on the resource *: it knows no narrower one.',
     };
   }

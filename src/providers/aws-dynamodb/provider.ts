@@ -95,6 +95,8 @@ export const awsDynamodb = defineProvider<DynamoDbEntity, DynamoDbClient>({
     write: async (context, write, findings) => (await import('./declared.ts')).writeSettings(context, write, findings),
   },
 
+  discover: async (context) => (await import('./discover.ts')).discover(context),
+
   guide: async () => (await import('./guide.ts')).guide,
 
   toError: (cause) => toDynamoDbError(cause, { operation: 'DescribeTable' }),

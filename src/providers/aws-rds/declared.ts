@@ -18,11 +18,27 @@ interface Difference {
   readonly actual: JsonValue;
 }
 
+/** The backup settings of a database as the entities file writes them; undefined for what RDS does not tell. */
+export function actualSettings({ instance, cluster }: Database) {
+  const raw = instance ?? cluster ?? {};
+  const text = (value: string | undefined): string | null => (value === undefined ? null : cleanText(value, 60));
+  return {
+    [RETENTION]: raw.BackupRetentionPeriod,
+    preferred_backup_window: text(raw.PreferredBackupWindow),
+    preferred_maintenance_window: text(raw.PreferredMaintenanceWindow),
+    storage_encrypted: raw.StorageEncryptionType === 'sse-rds' ? true : raw.StorageEncrypted,
+    deletion_protection: raw.DeletionProtection,
+    copy_tags_to_snapshot: raw.CopyTagsToSnapshot,
+  };
+}
+
 /** Holds what an entity declares of its backups against its database. */
 export function settingsFindings(entity: RdsEntity, database: Database): SettingFinding[] {
-  const raw = database.instance ?? database.cluster ?? {};
-  const compare = (setting: keyof RdsEntity, actual: JsonValue | undefined): Comparison => {
-    const declared = entity[setting] as JsonValue | undefined;
+  const comparisons = Object.entries(actualSettings(database)).map(([setting, told]): Comparison => {
+    const declared = entity[setting as keyof RdsEntity] as JsonValue | undefined;
+    // RDS writes the days of a window in lower case, people as they like.
+    const isSame = typeof told === 'string' && String(declared).toLowerCase() === told.toLowerCase();
+    const actual = isSame ? declared : told;
     return {
       setting,
       declared,
@@ -32,20 +48,8 @@ export function settingsFindings(entity: RdsEntity, database: Database): Setting
           ? { note: 'RDS does not tell' }
           : otherwise({ setting, declared, actual }, database),
     };
-  };
-  const text = (value: string | undefined): string | null => (value === undefined ? null : cleanText(value, 60));
-  // RDS writes the days of a window in lower case, people as they like.
-  const maintenance = text(raw.PreferredMaintenanceWindow);
-  const declared = entity.preferred_maintenance_window;
-  const same = declared !== undefined && declared.toLowerCase() === maintenance?.toLowerCase();
-  return findingsOf([
-    compare(RETENTION, raw.BackupRetentionPeriod),
-    compare('preferred_backup_window', text(raw.PreferredBackupWindow)),
-    compare('preferred_maintenance_window', same ? declared : maintenance),
-    compare('storage_encrypted', raw.StorageEncryptionType === 'sse-rds' ? true : raw.StorageEncrypted),
-    compare('deletion_protection', raw.DeletionProtection),
-    compare('copy_tags_to_snapshot', raw.CopyTagsToSnapshot),
-  ]);
+  });
+  return findingsOf(comparisons);
 }
 
 /** What RDS has taken and not yet applied. */

@@ -57,6 +57,28 @@ function encryptionOf({ encrypted, kmsKeyId, instance, cluster }: Database): str
   return kmsKeyId === undefined ? 'AWS-owned key' : `KMS key ${cleanText(kmsKeyId, 300)}`;
 }
 
+/** What is amiss with a database itself, one sentence each. */
+export function weaknesses(database: Database): string[] {
+  const { cluster, instance, kind, status } = database;
+  const replicaOf = instance?.ReadReplicaSourceDBInstanceIdentifier ?? cluster?.ReplicationSourceIdentifier;
+  return [
+    ...(database.retentionDays > 0
+      ? []
+      : ['Automated backups are off (retention 0): there is no point-in-time recovery.']),
+    ...(database.deletionProtection
+      ? []
+      : ['Deletion protection is off; automated backups go with the database unless its deletion keeps them.']),
+    ...(encryptionOf(database) === 'none'
+      ? ['Storage and snapshots are not encrypted; copy a snapshot with kms_key_id and restore that to change it.']
+      : []),
+    ...(replicaOf ? [`This is a read replica of ${cleanText(replicaOf, 300)}: back up its source too.`] : []),
+    ...(stageOf(status) === 'ready' ? [] : [`The ${kind} is ${status}.`]),
+    ...(kind === 'cluster' && (cluster?.DBClusterMembers?.length ?? 0) === 0
+      ? ['The cluster has no instances: nobody can connect to it.']
+      : []),
+  ];
+}
+
 /** Says how well a database is backed up. */
 export async function backupInfo({ client, entity, runtime, signal }: Context): Promise<BackupInfo> {
   const database = await client.own(signal);
@@ -67,17 +89,13 @@ export async function backupInfo({ client, entity, runtime, signal }: Context): 
   const window = windowOf(database, backups);
   const newest = newestRestorable(snapshots);
   const now = runtime.now().getTime();
-  const replicaOf =
-    database.instance?.ReadReplicaSourceDBInstanceIdentifier ?? database.cluster?.ReplicationSourceIdentifier;
   const awsBackup = raw.AwsBackupRecoveryPointArn;
   const replications = database.instance?.DBInstanceAutomatedBackupsReplications ?? [];
 
-  const warnings: string[] = [];
-  if (!automated) {
-    warnings.push('Automated backups are off (retention 0): there is no point-in-time recovery.');
-  } else if (window === undefined) {
+  const warnings = weaknesses(database);
+  if (automated && window === undefined) {
     warnings.push('Automated backups are on but RDS gives no recovery window: the first backup may not be done.');
-  } else if (now - Date.parse(window.latest_at) > 3_600_000) {
+  } else if (window !== undefined && now - Date.parse(window.latest_at) > 3_600_000) {
     const behind = formatDuration((now - Date.parse(window.latest_at)) / 1000);
     warnings.push(`The latest restorable time is ${behind} ago; usually it is about 5 minutes.`);
   }
@@ -88,19 +106,6 @@ export async function backupInfo({ client, entity, runtime, signal }: Context): 
   const last = snapshots[0];
   if (last !== undefined && snapshotStatus(last.status) === 'failed') {
     warnings.push(`The last snapshot, ${last.id}, failed: it made no restorable copy.`);
-  }
-  if (!database.deletionProtection) {
-    warnings.push('Deletion protection is off; automated backups go with the database unless its deletion keeps them.');
-  }
-  if (encryptionOf(database) === 'none') {
-    warnings.push(
-      'Storage and snapshots are not encrypted; copy a snapshot with kms_key_id and restore that to change it.',
-    );
-  }
-  if (replicaOf) warnings.push(`This is a read replica of ${cleanText(replicaOf, 300)}: back up its source too.`);
-  if (stageOf(database.status) !== 'ready') warnings.push(`The ${kind} is ${database.status}.`);
-  if (kind === 'cluster' && (database.cluster?.DBClusterMembers?.length ?? 0) === 0) {
-    warnings.push('The cluster has no instances: nobody can connect to it.');
   }
   if (entity.skip_final_snapshot === true) {
     warnings.push('Declared skip_final_snapshot is true: deleting the database would leave no final snapshot.');

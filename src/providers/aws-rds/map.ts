@@ -181,6 +181,11 @@ export function fromAutomatedBackup(backup: DBInstanceAutomatedBackup): Automate
   };
 }
 
+/** Whether a restore needs nothing else than is carried over here: RDS Custom wants its profile, DocumentDB and Neptune their own API. */
+export function canBeRestored(kind: Kind, engine: string): boolean {
+  return kind === 'instance' ? !engine.startsWith('custom-') : /^(aurora|mysql|postgres)/.test(engine);
+}
+
 // --- states --------------------------------------------------------------------------------------------------------
 
 /** Where a database stands on its way to being used. */

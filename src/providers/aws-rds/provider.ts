@@ -211,6 +211,8 @@ export const awsRds = defineProvider<RdsEntity, RdsClient>({
     patience_seconds: 3600,
   },
 
+  discover: async (context) => (await import('./discover.ts')).discover(context),
+
   guide: async () => (await import('./guide.ts')).guide,
 
   // The client maps what it meets; whatever else gets here is a fault of ours.

@@ -9,6 +9,7 @@ import { lookThrice, recoverySignal } from '../follow.ts';
 import type { RdsClient, RestoreOrder } from './client.ts';
 import { backupsFor, type Context, retainedOf, windowOf, windowOfBackup } from './info.ts';
 import {
+  canBeRestored,
   checkDatabaseId,
   checkSnapshotId,
   type Database,
@@ -260,10 +261,8 @@ async function prepare({ client, runtime, signal }: Context, input: RestoreInput
   };
 }
 
-/** Engines whose restore needs what is not carried over here: RDS Custom its profile, DocumentDB and Neptune their own API. */
 function refuseForeign(kind: RdsClient['kind'], engine: string): void {
-  const known = kind === 'instance' ? !engine.startsWith('custom-') : /^(aurora|mysql|postgres)/.test(engine);
-  if (known) return;
+  if (canBeRestored(kind, engine)) return;
   throw new HoldfastError('NOT_SUPPORTED', `restores of the engine ${engine} are not supported`, {
     hint: 'Restore it in the AWS console or with the AWS CLI; its snapshots can be listed, taken and copied here.',
   });
