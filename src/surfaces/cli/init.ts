@@ -84,7 +84,7 @@ function exitOf({ outcome, entities, providers }: InitReport): number {
 function print(cli: Cli, report: InitReport): void {
   const { terminal } = cli;
   const { file, outcome, entities, providers, variables, text } = report;
-  for (const provider of providers) printProvider(cli, provider, outcome === 'nothing');
+  for (const provider of providers) printProvider(cli, provider, outcome === 'nothing' && entities.length === 0);
   terminal.line('');
   for (const { key, defines, notes, state } of entities) {
     const word = {
@@ -120,7 +120,7 @@ function print(cli: Cli, report: InitReport): void {
 
 function printProvider(
   { terminal }: Cli,
-  { title, state, looked, found, problems, credentials }: LookedAt,
+  { title, state, looked, found, problems, credentials, code }: LookedAt,
   all: boolean,
 ): void {
   const words = {
@@ -132,6 +132,6 @@ function printProvider(
   const style = { looked: 'green', no_credentials: 'dim', not_possible: 'dim', failed: 'red' } as const;
   terminal.line(`${title}: `, styled(style[state], words[state]));
   for (const problem of problems) terminal.line('  ', styled('yellow', problem));
-  if (!all || state === 'looked') return;
+  if (!all || (state !== 'no_credentials' && code !== 'AUTHENTICATION_FAILED')) return;
   for (const [index, place] of credentials.entries()) terminal.line(`  ${index + 1}. ${place}`);
 }
