@@ -282,7 +282,10 @@ describe('the declared backup policy of a Cosmos DB account', () => {
     state.denied.add('databaseAccounts/write');
     await expect(site.apply()).rejects.toMatchObject({
       code: 'INSUFFICIENT_PERMISSIONS',
-      details: { permission: 'Microsoft.DocumentDB/databaseAccounts/write' },
+      hint: expect.stringMatching(
+        /^Add this to the Azure role definition: Microsoft.DocumentDB\/databaseAccounts\/write/,
+      ),
+      details: { missing_permission: 'Microsoft.DocumentDB/databaseAccounts/write', policy: expect.any(String) },
     });
   });
 });

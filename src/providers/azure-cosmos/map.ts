@@ -373,6 +373,8 @@ interface Failure {
   /** Azure's own sentence; for deciding only, never for a message. */
   readonly text: string;
   readonly policy: string | undefined;
+  /** The action that the caller may not perform, as Azure names it. */
+  readonly action: string | undefined;
 }
 
 /** An answer with an error status, read without the SDK. */
@@ -412,6 +414,7 @@ function readFailure(cause: unknown): Failure {
     requestId: identifierText(id) ?? activity,
     text: text.replace(/,?\s*ActivityId:.*$/is, ''),
     policy: policyName(shape['details']),
+    action: /perform action '([\w.*/-]{1,200})'/.exec(text)?.[1],
   };
 }
 
@@ -482,7 +485,7 @@ function codeOf({ code, text }: Failure, status: number, { write }: Addressed): 
 
 type Rest = ConstructorParameters<typeof HoldfastError>[2];
 
-function permissionError({ code, policy }: Failure, addressed: Addressed, options: Rest): HoldfastError {
+function permissionError({ code, policy, action }: Failure, addressed: Addressed, options: Rest): HoldfastError {
   if ((code ?? '').toLowerCase() === 'requestdisallowedbypolicy') {
     return new HoldfastError('INSUFFICIENT_PERMISSIONS', 'an Azure policy forbids this', {
       ...options,
@@ -494,7 +497,7 @@ function permissionError({ code, policy }: Failure, addressed: Addressed, option
   return new HoldfastError('INSUFFICIENT_PERMISSIONS', `no permission ${permission}`, {
     ...options,
     hint: `Give the caller ${permission} on ${scope}; the smallest built-in role with it is ${role}.`,
-    details: { permission, role, scope },
+    details: { permission, role, scope, ...(action === undefined ? {} : { missing_permission: action }) },
   });
 }
 

@@ -127,6 +127,8 @@ export const azureCosmos = defineProvider<CosmosEntity, CosmosClient>({
     write: async (context, _write, findings) => (await import('./declared.ts')).writeSettings(context, findings),
   },
 
+  guide: async () => (await import('./guide.ts')).guide,
+
   async recoveryOptions(context, at) {
     const { recoveryOptions } = await import('./info.ts');
     return recoveryOptions(context, at);

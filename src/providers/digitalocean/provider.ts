@@ -117,6 +117,8 @@ export const digitalocean = defineProvider<DigitalOceanEntity, DigitalOceanClien
     write: async (context, _write, findings) => (await import('./declared.ts')).writeSettings(context, findings),
   },
 
+  guide: async () => (await import('./guide.ts')).guide,
+
   async recoveryOptions(context, at) {
     const { recoveryOptions } = await import('./backups.ts');
     return recoveryOptions(context, at);

@@ -89,6 +89,8 @@ export const neon = defineProvider<NeonEntity, NeonClient>({
     write: async (context, write) => (await import('./declared.ts')).writeSettings(context, write),
   },
 
+  guide: async () => (await import('./guide.ts')).guide,
+
   async recoveryOptions(context, at) {
     const { recoveryOptions } = await import('./info.ts');
     return recoveryOptions(context, at);
