@@ -108,13 +108,13 @@ export const restore = defineAction({
   name: 'restore',
   title: 'Restore a DynamoDB backup or moment into a new table',
   summary:
-    'Restores a backup, a moment or the latest moment into the new table target_table; the table itself stays as it is.',
+    'Restores a backup or moment (use_latest: the latest) into the new table target_table; the source stays as it is.',
   risk: 'create',
   input: z.object({
     target_table: z.string(),
     ...BackupInput,
     restore_timestamp: InstantInput.optional(),
-    use_latest: z.boolean().optional().describe('the latest restorable moment'),
+    use_latest: z.boolean().optional(),
     reapply: z.array(z.enum(SETTINGS)).optional().describe('settings the copy would lack'),
   }),
   output: RestoreJob,

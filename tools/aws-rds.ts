@@ -127,13 +127,14 @@ export const restore = defineAction({
   provider: awsRds,
   name: 'restore',
   title: 'Restore an RDS snapshot or moment into a new database',
-  summary: 'Restores a snapshot or moment into the new database target_id, with the settings of the source.',
+  summary:
+    'Restores a snapshot or moment (use_latest: the latest) into the new database target_id, with the settings of the source.',
   risk: 'create',
   input: z.object({
     target_id: z.string(),
     snapshot_id: z.string().optional(),
     restore_timestamp: InstantInput.optional(),
-    use_latest: z.boolean().optional().describe('the latest restorable moment'),
+    use_latest: z.boolean().optional(),
     members: z.number().int().min(0).max(16).optional().describe('of a cluster'),
     instance_class: z.string().optional(),
     subnet_group: z.string().optional(),

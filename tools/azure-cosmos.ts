@@ -113,7 +113,7 @@ export const restore = defineAction({
   provider: azureCosmos,
   name: 'restore',
   title: 'Restore a moment of a Cosmos DB account into a new account',
-  summary: 'Restores a moment into the new account target_id, never onto an existing one.',
+  summary: 'Restores a moment of source_id, from list_restorable_accounts, into the new account target_id.',
   risk: 'create',
   input: z.object({
     target_id: z.string(),

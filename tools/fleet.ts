@@ -147,7 +147,7 @@ export const waitOperation = defineFleetAction({
 export const listOperations = defineFleetAction({
   name: 'list-operations',
   title: 'List operations',
-  summary: 'Operations, newest first, by entity or status.',
+  summary: 'Work that calls started, newest first, by entity or status: what runs, what failed.',
   input: z.object({
     entity: z.string().optional(),
     status: JobStatus.optional(),

@@ -119,7 +119,7 @@ export const restore = defineAction({
   name: 'restore',
   title: 'Restore a Cloud SQL backup or moment',
   summary:
-    'Restores a backup or moment. A target_instance not in use is created; without target_instance the instance itself is overwritten.',
+    'Restores a backup or moment. A target_instance not in use is created; an existing one, or without it the instance itself, is overwritten.',
   risk: 'create',
   upTo: 'overwrite',
   input: z.object({

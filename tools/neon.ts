@@ -144,7 +144,7 @@ export const deleteBranch = defineAction({
   provider: neon,
   name: 'delete-branch',
   title: 'Delete a Neon branch',
-  summary: 'Deletes a child branch, never a default, protected or root one.',
+  summary: 'Deletes a child branch, a restored copy say; never a default, protected or root one.',
   risk: 'delete',
   input: z.object({ branch_id: z.string(), hard_delete: z.boolean().optional().describe('beyond recovery') }),
   output: z.object({ branch_id: z.string(), deleted: z.literal(true), hard: z.boolean() }),

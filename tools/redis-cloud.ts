@@ -406,7 +406,7 @@ const RestoreInput = z.object({
   source_uri: z
     .union([SourceUri, z.array(SourceUri).min(1).max(200)])
     .meta({ secret: true })
-    .describe('Every file of the backup, one for each shard'),
+    .describe('all files of the backup, one a shard'),
   safety_snapshot: z.boolean().optional(),
 });
 
