@@ -201,6 +201,7 @@ export function memberSettings(
 function commonlyLost(source: DBInstance | DBCluster | undefined): string[] {
   return [
     'its host name: clients must be pointed to the new endpoint',
+    ...(source?.PreferredMaintenanceWindow ? ['the maintenance window'] : []),
     ...(source?.AssociatedRoles?.length ? ['associated IAM roles'] : []),
     ...(source?.PerformanceInsightsEnabled ? ['Performance Insights'] : []),
     ...((source?.MonitoringInterval ?? 0) > 0 ? ['Enhanced Monitoring'] : []),
