@@ -232,7 +232,9 @@ async function lookAround(
     const nothing = { access, found: [] };
     if (provider.discover === undefined) return { ...nothing, at: { ...at, state: 'not_possible' } };
     // What cannot be simulated must not be looked for in earnest.
-    if (sandbox && Object.keys(access).length === 0) return { ...nothing, at: { ...at, state: 'no_credentials' } };
+    if (sandbox && Object.keys(sandboxAccess(provider)).length === 0) {
+      return { ...nothing, at: { ...at, state: 'no_credentials' } };
+    }
     const limit = AbortSignal.timeout(LOOK_LIMIT_MS);
     try {
       const discovery = await engine.discover({

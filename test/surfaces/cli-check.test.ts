@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import type { Action } from '../../src/core/action.ts';
 import { HoldfastError } from '../../src/core/errors.ts';
 import type { JsonObject } from '../../src/core/json.ts';
 import type { PermissionState } from '../../src/core/provider.ts';
@@ -261,6 +262,9 @@ describe('check', () => {
     const { status, out } = await check(new FakeEngine(), ['--sandbox'], SAMPLE_REPORT);
     expect(status).toBe(0);
     expect(out).not.toContain('TEST_KEY');
+    expect(out).toContain('sandbox: 3 of 3 databases reached');
+    const json = await check(new FakeEngine(), ['--sandbox', '--json'], SAMPLE_REPORT);
+    expect(JSON.parse(json.out)).toMatchObject({ ok: true, sandbox: true });
   });
 
   it('shows on a terminal what it is at', async () => {
@@ -337,6 +341,15 @@ describe('a probe', () => {
     };
     const [found] = await probe(engine);
     expect(found?.state).toBe('not_reachable');
+  });
+
+  it('says what it can where a guide fails', async () => {
+    const engine = new FakeEngine();
+    const action = engine.actions().find(({ kind, name }) => kind === 'provider' && name === 'list-snapshots');
+    const provider = { ...(action as Action).provider, guide: () => Promise.reject(new Error('no guide')) };
+    Object.assign(engine, { actions: () => [{ ...action, provider }] });
+    const [found] = await probe(engine);
+    expect(found).toMatchObject({ state: 'reachable', guide: undefined });
   });
 
   it('leaves out a read that wants something after all', async () => {

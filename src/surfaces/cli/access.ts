@@ -96,7 +96,8 @@ export async function probeEntities(options: ProbeOptions): Promise<EntityAccess
 async function probeEntity(options: ProbeOptions, entity: EntityBase): Promise<EntityAccess> {
   const { engine, principal } = options;
   const actions = actionsOf(engine, entity);
-  const guide = await actions[0]?.provider.guide?.();
+  // Without its guide the rest is still worth knowing.
+  const guide = await actions[0]?.provider.guide?.().catch(() => undefined);
   const reads: ReadProbe[] = [];
   for (const { name, input } of readsOf(actions)) {
     const given: JsonObject = 'limit' in input.shape ? { limit: 1 } : {};

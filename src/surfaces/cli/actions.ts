@@ -47,7 +47,9 @@ function listEntities(cli: Cli, engine: Engine): number {
     return EXIT.ok;
   }
   if (rows.length === 0) {
-    terminal.line('No database is configured. Write one into holdfast.yaml, or try holdfast list --sandbox.');
+    terminal.line(
+      'No database is configured. holdfast init looks for yours; holdfast list --sandbox has simulated ones.',
+    );
     return EXIT.ok;
   }
   const flat = (record: object): string | undefined =>

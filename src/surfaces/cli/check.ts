@@ -87,8 +87,10 @@ async function check(cli: Cli, keys: readonly string[]): Promise<number> {
   const found = isSound ? await probe(cli, keys) : [];
   const declared = isSound ? chosen(report.entities, keys, false) : report.entities;
   const fixes = fixesOf(report, declared, found);
-  if (cli.options().json) cli.terminal.json(documentOf(report, declared, found, fixes));
-  else print(cli, { ...report, entities: declared }, found, fixes);
+  if (cli.options().json) {
+    const marked = cli.options().sandbox ? { sandbox: true } : {};
+    cli.terminal.json({ ...documentOf(report, declared, found, fixes), ...marked });
+  } else print(cli, { ...report, entities: declared }, found, fixes);
   return fixes[0] === undefined ? EXIT.ok : ERROR_CODES[fixes[0].code].exit;
 }
 
@@ -326,14 +328,15 @@ function failureLine(action: string, { code, message }: NonNullable<ReadProbe['e
 }
 
 function printSummary(
-  { terminal }: Cli,
+  { terminal, options }: Cli,
   report: ConfigReport,
   found: readonly EntityAccess[],
   fixes: readonly Fix[],
 ): void {
+  const { sandbox } = options();
   const reached = found.filter(({ state }) => state === 'reachable' || state === 'not_supported').length;
   terminal.line(
-    report.file === undefined ? '' : `${report.file}: `,
+    sandbox ? 'sandbox: ' : report.file === undefined ? '' : `${report.file}: `,
     found.length === 0
       ? countOf(report.entities.length, 'database')
       : `${reached} of ${countOf(found.length, 'database')} reached`,
