@@ -913,6 +913,22 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
   const P = '/groups/*';
   const C = `${P}/clusters/*`;
   const F = `${P}/flexClusters/*`;
+  on('GET', '/groups', '2023-01-01', (request) =>
+    page(
+      request,
+      state.projects.map(({ id, name }) => ({ id, name, orgId: ORGANISATION, clusterCount: 1, created: iso(started) })),
+      '2023-01-01',
+    ),
+  );
+  on('GET', `${P}/flexClusters`, '2024-11-13', (request, [project]) =>
+    page(
+      request,
+      state.clusters
+        .filter((cluster) => cluster.project === project && cluster.kind === 'flex')
+        .map((cluster) => showFlex(cluster, request)),
+      '2024-11-13',
+    ),
+  );
   on('GET', P, '2023-01-01', (request, [project]) => {
     const found = state.projects.find(({ id }) => id === project);
     if (found === undefined) throw notFound('GROUP_NOT_FOUND');
@@ -1087,7 +1103,7 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
         if (method === request.method && pathname.includes(fragment)) throw new Refused(403, code, 'Forbidden');
       }
       const parts = (operation.path.exec(pathname) ?? []).slice(1).map(decodeURIComponent);
-      if (!state.projects.some(({ id }) => id === parts[0])) throw notFound('GROUP_NOT_FOUND');
+      if (parts.length > 0 && !state.projects.some(({ id }) => id === parts[0])) throw notFound('GROUP_NOT_FOUND');
       return operation.handle(request, parts);
     } catch (cause) {
       if (cause instanceof Refused) return cause.response;

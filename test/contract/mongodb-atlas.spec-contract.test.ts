@@ -15,6 +15,8 @@ const USED = [
   'getGroupCluster',
   'getGroupFlexCluster',
   'listGroupClusters',
+  'listGroups',
+  'listGroupFlexClusters',
   'getGroupClusterBackupSchedule',
   'updateGroupCluster',
   'updateGroupClusterBackupSchedule',
@@ -139,6 +141,14 @@ describe.skipIf(specDirectory === undefined)(`MongoDB Atlas against its API desc
       );
     }
     expect((await read(context)).findings.filter(({ verdict }) => verdict !== 'as_declared')).toEqual([]);
+    expect(contract.faults).toEqual([]);
+  });
+
+  it('holds for a look through the account', async () => {
+    const { runtime, signal } = await atlas.connect();
+    const access = { client_id: 'mdb_sa_id_sandbox', client_secret: { secret: 'env', name: 'ATLAS' } };
+    const discovery = await mongodbAtlas.discover!({ runtime, signal, access, endpoint: atlas.server.origin });
+    expect(discovery?.found).toHaveLength(atlas.simulator.state.clusters.length);
     expect(contract.faults).toEqual([]);
   });
 

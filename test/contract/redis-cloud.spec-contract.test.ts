@@ -24,6 +24,7 @@ const USED = [
   'getSubscriptionById',
   'getSubscriptionById_1',
   'getAllSubscriptions_1',
+  'getAllSubscriptions',
   'getSubscriptionDatabaseByID',
   'getSubscriptionDatabaseByID_1',
   'getSubscriptionDatabases',
@@ -103,6 +104,9 @@ describe.skipIf(specDirectory === undefined)(`Redis Cloud against its official A
       await granted(() => write(own, open[0]!.change!.write, open));
       expect((await read(context)).findings.filter(({ verdict }) => verdict !== 'as_declared')).toEqual([]);
     }
+    const { runtime, signal } = world.context(ESSENTIALS, CARTS);
+    const discovery = await redisCloud.discover!({ runtime, signal, access: {}, endpoint: world.server.origin });
+    expect(discovery?.problems).toEqual([]);
     expect(contract.faults).toEqual([]);
     for (const operation of USED) expect(contract.seen).toContain(operation);
     expect([...contract.seen].sort()).toEqual([...USED].sort());

@@ -22,7 +22,8 @@ export interface Auth {
 }
 
 /**
- * Finds the credential: what the entity names first, then the environment; a service account before an API key.
+ * Finds the credential: what the entity names first, then the environment; a service account before an API key. The
+ * project, empty for none, is read for what the first answer says about an API key.
  * @throws {HoldfastError} AUTHENTICATION_FAILED naming what is missing
  */
 export async function openAuth(
@@ -152,7 +153,7 @@ class DigestAuth implements Auth {
   constructor(key: string, secret: string, base: string, project: string, runtime: Runtime) {
     this.#key = key;
     this.#secret = secret;
-    this.#probe = `${base}/api/atlas/v2/groups/${project}`;
+    this.#probe = `${base}/api/atlas/v2/groups${project === '' ? '' : `/${project}`}`;
     this.#runtime = runtime;
   }
 

@@ -25,6 +25,7 @@ import {
 
 /** Atlas serves each resource in its newest version not later than this date. */
 const MEDIA_TYPE = 'application/vnd.atlas.2025-03-12+json';
+export const ATLAS_ORIGIN = 'https://cloud.mongodb.com';
 const PAGE = 500;
 const MAX_PAGES = 200;
 const OBJECT_ID = /^[a-f0-9]{24}$/;
@@ -120,11 +121,21 @@ export class AtlasClient {
       role: 'Project Read Only',
       signal,
     });
-    return found.flatMap((wire) =>
-      typeof wire['name'] === 'string' && CLUSTER_NAME.test(wire['name'])
-        ? [toDeployment({ project, cluster: wire['name'] }, wire)]
-        : [],
+    return named(found, project, toDeployment);
+  }
+
+  /** Lists the projects that the credential can see. */
+  async projects(signal: AbortSignal): Promise<{ id: string; name: string }[]> {
+    const found = await this.#pages('/groups', { subject: 'project', role: 'Project Read Only', signal });
+    return found.flatMap(({ id, name }) =>
+      typeof id === 'string' && OBJECT_ID.test(id) ? [{ id, name: cleanText(name, 64) }] : [],
     );
+  }
+
+  /** Lists the Flex clusters of a project. */
+  async flexClusters(project: string, signal: AbortSignal): Promise<Deployment[]> {
+    const call: Call = { subject: 'project', role: 'Project Read Only', signal };
+    return named(await this.#pages(`/groups/${project}/flexClusters`, call), project, toFlexDeployment);
   }
 
   /** Gives a project's name, or undefined where the credential may not read it. */
@@ -399,6 +410,14 @@ export class AtlasClient {
     );
     return this.#auth;
   }
+}
+
+/** Reads the clusters of a list whose names can be part of a path. */
+function named(found: Wire[], project: string, read: (ref: ClusterRef, wire: Wire) => Deployment): Deployment[] {
+  return found.flatMap((wire) => {
+    const name = wire['name'];
+    return typeof name === 'string' && CLUSTER_NAME.test(name) ? [read({ project, cluster: name }, wire)] : [];
+  });
 }
 
 function resultsOf(wire: Wire): Wire[] {

@@ -8,7 +8,7 @@ import type { AtlasEntity } from './provider.ts';
 import { type AtlasContext, assertExists } from './snapshot.ts';
 import { scheduleOf } from './window.ts';
 
-const FREQUENCIES = ['hourly', 'daily', 'weekly', 'monthly', 'yearly'] as const;
+export const FREQUENCIES = ['hourly', 'daily', 'weekly', 'monthly', 'yearly'] as const;
 type FrequencyName = (typeof FREQUENCIES)[number];
 type DeclaredSchedule = NonNullable<AtlasEntity['backup_schedule']>;
 
@@ -141,7 +141,7 @@ function declaredItems(schedule: DeclaredSchedule, type: FrequencyName): Frequen
 }
 
 /** Shows items as the file has them: one by itself, several as a list, null for none. */
-function asDeclared(items: readonly Frequency[]): JsonValue {
+export function asDeclared(items: readonly Frequency[]): JsonValue {
   const shown = items.map(({ type, interval, unit, value }) => ({
     ...(type === 'daily' ? {} : { frequency_interval: interval }),
     retention_value: value,

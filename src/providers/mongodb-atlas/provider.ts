@@ -3,7 +3,7 @@ import { asHoldfastError, HoldfastError } from '../../core/errors.ts';
 import { defineProvider, type EntityBase, type RecoveryOption } from '../../core/provider.ts';
 import { SecretReference } from '../../core/schemas.ts';
 import { formatDuration } from '../../core/time.ts';
-import { AtlasClient } from './client.ts';
+import { ATLAS_ORIGIN, AtlasClient } from './client.ts';
 import { tierError } from './map.ts';
 import { restoreWindow } from './window.ts';
 
@@ -103,7 +103,7 @@ export const mongodbAtlas = defineProvider<AtlasEntity, AtlasClient>({
   async connect(entity, runtime) {
     return new AtlasClient(
       {
-        base: (entity.endpoint ?? 'https://cloud.mongodb.com').replace(/\/+$/, ''),
+        base: (entity.endpoint ?? ATLAS_ORIGIN).replace(/\/+$/, ''),
         cluster: clusterOf(entity),
         project: entity.project_id,
         client_id: entity.client_id,
@@ -170,6 +170,8 @@ export const mongodbAtlas = defineProvider<AtlasEntity, AtlasClient>({
     write: async (context, write, findings) => (await import('./declared.ts')).writeSettings(context, write, findings),
     patience_seconds: 1800,
   },
+  guide: async () => (await import('./guide.ts')).guide,
+  discover: async (context) => (await import('./discover.ts')).discover(context),
 
   toError: asHoldfastError,
 });

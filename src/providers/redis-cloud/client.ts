@@ -122,6 +122,11 @@ export class RedisCloudClient {
     return listOf(answer['subscriptions']);
   }
 
+  async proSubscriptions(signal: AbortSignal): Promise<Wire[]> {
+    const answer = await this.#get('/v1/subscriptions', 'the list of subscriptions', signal);
+    return listOf(answer['subscriptions']);
+  }
+
   async database({ tier, subscription, database }: Address, signal: AbortSignal): Promise<Database> {
     const path = `${subscriptionPath(tier, subscription)}/databases/${segment(database)}`;
     return toDatabase(await this.#get(path, 'the database', signal));

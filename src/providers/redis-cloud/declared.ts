@@ -14,6 +14,7 @@ const DATABASE_WRITE = 'update-database';
 const REGIONS_WRITE = 'update-regions';
 const PLAN_WRITE = /^move-to-plan-(\d+)$/;
 const UPDATE_LIMIT_SECONDS = 1800;
+export const INTERVALS: readonly string[] = [1, 2, 4, 6, 12, 24].map((hours) => `every-${hours}-hours`);
 const TIMED = ['every-12-hours', 'every-24-hours'];
 
 type Effect = Pick<SettingChange, 'risk' | 'effect'>;
@@ -57,8 +58,8 @@ export function databaseFindings(entity: RedisCloudEntity, target: Target, path:
   return rows.map(findingOf);
 }
 
-// The more of the last writes it keeps, the further left.
-const PERSISTENCE = [
+/** How data is kept on disk; the more of the last writes it keeps, the further left. */
+export const PERSISTENCE: readonly string[] = [
   'aof-every-write',
   'aof-every-1-second',
   'snapshot-every-1-hour',

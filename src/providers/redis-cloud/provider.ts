@@ -308,6 +308,8 @@ export const redisCloud = defineProvider<RedisCloudEntity, RedisCloudClient>({
     write: async (context, write, findings) => (await import('./declared.ts')).writeSettings(context, write, findings),
     patience_seconds: 1800,
   },
+  guide: async () => (await import('./guide.ts')).guide,
+  discover: async (context) => (await import('./discover.ts')).discover(context),
   // The client and the inspector map what they meet; whatever else gets here is a fault of ours.
   toError: asHoldfastError,
 });
