@@ -56,6 +56,8 @@ export interface Draft {
 
 const LONGEST_NOTE = 300;
 const LONGEST_COMMENT = 2000;
+/** What stands where a secret was taken out of what a provider said. */
+const MASK = '***';
 /** How often parameters that do not fit may be left out of one entity. */
 const MOST_ROUNDS = 20;
 
@@ -155,8 +157,9 @@ function fitting(
   defines: string,
   parameters: JsonObject,
 ): Sound | { readonly value?: undefined; readonly why: string } {
-  const dropped: string[] = [];
-  let rest = parameters;
+  const masked = Object.keys(parameters).filter((key) => JSON.stringify(parameters[key]).includes(MASK));
+  const dropped = masked.map((key) => `${key} is left out: it holds a secret.`);
+  let rest: JsonObject = Object.fromEntries(Object.entries(parameters).filter(([key]) => !masked.includes(key)));
   for (let round = 0; round < MOST_ROUNDS; round += 1) {
     const value: JsonObject = { defines, ...rest };
     const text = stringify({ namespace, [name]: value }, { lineWidth: 0 });

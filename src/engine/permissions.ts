@@ -30,7 +30,7 @@ export async function withPolicy(
   const policy = policyOf(guide, permissions, entity);
   const missing = missingPermission(error);
   const own = error.hint === ERROR_CODES[error.code].hint ? [] : [error.hint];
-  const where = policy === undefined ? '' : `; details.policy has all that ${action.name} needs`;
+  const where = policy === undefined ? '' : `; the policy given here has all that ${action.name} needs`;
   return new HoldfastError(error.code, error.message, {
     hint: (missing === undefined
       ? [...own, `Give the credential the ${guide.grant} for ${action.name}${where}.`]

@@ -118,6 +118,13 @@ orders:
     expect(made.text).not.toContain('hunter22');
   });
 
+  it('writes nothing out of which a secret was taken', () => {
+    const made = draft([found({ tags: { path: 'ftp://user:***@host' } }), found({ db_name: '***' })]);
+    expect(made.text).not.toContain('***');
+    expect(made.entities).toMatchObject([{ key: 'shop/orders', notes: ['tags is left out: it holds a secret.'] }]);
+    expect(made.left_out).toMatchObject([{ why: "'db_name' is missing" }]);
+  });
+
   it('leaves out a database that cannot be declared, and says why', () => {
     const made = draft([found({ db_name: 5 }), found({}, { defines: 'test/other', name: 'else' })]);
     expect(made.entities).toEqual([]);

@@ -54,7 +54,7 @@ describe('a refusal for lack of permissions', () => {
       policy: 'shelf: a\nallow:\n  - shelf.see\n  - shelf.list',
     });
     expect(error.hint).toBe(
-      'Give the credential the shelf role for list-snapshots; details.policy has all that list-snapshots needs.',
+      'Give the credential the shelf role for list-snapshots; the policy given here has all that list-snapshots needs.',
     );
     expect(error.provider).toEqual({ status: 403 });
   });
