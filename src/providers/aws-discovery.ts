@@ -5,6 +5,7 @@ import { HoldfastError } from '../core/errors.ts';
 import type { Discovery, DiscoveryContext } from '../core/provider.ts';
 import type { Runtime, SecretRef } from '../core/runtime.ts';
 import { type AwsCredentialFields, AwsRegion } from './aws.ts';
+import { type Attempt, attempts } from './discovery.ts';
 
 /** Whose account is looked through, and where. */
 export type AwsAccess = AwsCredentialFields & { readonly region: string; readonly endpoint?: string | undefined };
@@ -45,10 +46,7 @@ function regionOf(access: Readonly<Record<string, unknown>>, runtime: Runtime): 
  */
 export async function lookThrough(
   { access, endpoint, runtime }: DiscoveryContext,
-  look: (
-    access: AwsAccess,
-    attempt: <T>(read: () => Promise<T>, without: string) => Promise<T | undefined>,
-  ) => Promise<Pick<Discovery, 'found'> & { account: string | undefined }>,
+  look: (access: AwsAccess, attempt: Attempt) => Promise<Pick<Discovery, 'found'> & { account: string | undefined }>,
 ): Promise<Discovery | undefined> {
   if (!hasSign(access, runtime)) return undefined;
   const region = regionOf(access, runtime);
@@ -57,18 +55,8 @@ export async function lookThrough(
     return { looked: 'AWS, nowhere', found: [], problems: [problem] };
   }
   const problems: string[] = [];
-  const attempt = async <T>(read: () => Promise<T>, without: string): Promise<T | undefined> => {
-    try {
-      return await read();
-    } catch (cause) {
-      const isKnown = cause instanceof HoldfastError;
-      if (!isKnown || ['AUTHENTICATION_FAILED', 'CANCELLED', 'INTERNAL'].includes(cause.code)) throw cause;
-      problems.push(`${without}: ${cause.message}`);
-      return undefined;
-    }
-  };
   try {
-    const { found, account } = await look({ ...credentialsIn(access), region, endpoint }, attempt);
+    const { found, account } = await look({ ...credentialsIn(access), region, endpoint }, attempts(problems));
     return { looked: `AWS${account ? ` account ${account}` : ''}, ${region}`, found, problems };
   } catch (cause) {
     const code = cause instanceof HoldfastError ? cause.provider?.code : undefined;
@@ -88,10 +76,4 @@ function credentialsIn(access: Readonly<Record<string, unknown>>): AwsCredential
     session_token: secret('session_token'),
     profile: typeof access['profile'] === 'string' ? access['profile'] : undefined,
   };
-}
-
-/** Makes a name for the entities file of the identifier of a database. */
-export function entityName(identifier: string): string {
-  const name = identifier.toLowerCase().replace(/[^a-z0-9]+/g, '-');
-  return name.replace(/^-+|-+$/g, '') || 'database';
 }

@@ -1,7 +1,8 @@
 import type { Discovered, Discovery, DiscoveryContext } from '../../core/provider.ts';
 import { cleanText } from '../../core/text.ts';
 import { awsClientConfig, parseArn } from '../aws.ts';
-import { entityName, lookThrough } from '../aws-discovery.ts';
+import { lookThrough } from '../aws-discovery.ts';
+import { entityName } from '../discovery.ts';
 import { createDynamoDbClient, DYNAMODB_CALLS, type DynamoDbClient } from './client.ts';
 import { recoveryFrom } from './map.ts';
 

@@ -1,7 +1,8 @@
 import type { JsonObject } from '../../core/json.ts';
 import type { Discovered, Discovery, DiscoveryContext } from '../../core/provider.ts';
 import { known } from '../../core/wire.ts';
-import { entityName, lookThrough } from '../aws-discovery.ts';
+import { lookThrough } from '../aws-discovery.ts';
+import { entityName } from '../discovery.ts';
 import { createRdsClient } from './client.ts';
 import { actualSettings } from './declared.ts';
 import { weaknesses } from './info.ts';
