@@ -1,7 +1,7 @@
 import type { AuthClient, GoogleAuth } from 'google-auth-library';
 import { z } from 'zod';
 import { HoldfastError, isAbort } from '../core/errors.ts';
-import { isObject } from '../core/json.ts';
+import { isObject, type JsonObject } from '../core/json.ts';
 import type { Runtime, SecretRef } from '../core/runtime.ts';
 import { SecretReference } from '../core/schemas.ts';
 import { findHoldfastError, slim } from './causes.ts';
@@ -293,6 +293,8 @@ export interface GoogleFailure {
   readonly word: string | undefined;
   /** Google's own sentence; for deciding and for the log only, never for a message. */
   readonly text: string;
+  /** The IAM permission that Google says is missing. */
+  readonly permission: string | undefined;
   readonly timedOut: boolean;
 }
 
@@ -313,6 +315,7 @@ export function readGoogleFailure(cause: unknown): GoogleFailure {
       reason: word(data['error']),
       word: undefined,
       text: String(data['error_description'] ?? ''),
+      permission: undefined,
       timedOut,
     };
   }
@@ -326,6 +329,24 @@ export function readGoogleFailure(cause: unknown): GoogleFailure {
     reason: word(first['reason']) ?? word(info?.['reason']) ?? statusWord,
     word: statusWord,
     text: typeof error['message'] === 'string' ? error['message'] : '',
+    permission: refusedPermission(info, error['message']),
     timedOut,
   };
+}
+
+const PERMISSION = /(?<![\w.])(?:cloudsql|datastore|bigquery|storage)\.[a-zA-Z]{1,60}\.[a-zA-Z]{1,60}(?![\w.])/;
+
+// Newer services name it apart, others in their sentence.
+function refusedPermission(info: Record<string, unknown> | undefined, message: unknown): string | undefined {
+  const metadata = isObject(info?.['metadata']) ? info['metadata'] : {};
+  return PERMISSION.exec(String(metadata['permission'] ?? message ?? ''))?.[0];
+}
+
+/** Gives what a refusal says of the permissions: the one that Google names, the ones that the call needs, and their role. */
+export function permissionDetails(
+  cause: unknown,
+  { permission, role }: { readonly permission: string; readonly role: string },
+): JsonObject {
+  const missing = readGoogleFailure(cause).permission;
+  return { ...(missing === undefined ? {} : { missing_permission: missing }), permission, role };
 }

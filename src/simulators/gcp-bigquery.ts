@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { isObject, type JsonObject } from '../core/json.ts';
+import { asksPermissions, tellPermissions } from './google-permissions.ts';
 import type { Simulator, SimulatorOptions, SimulatorRequest, SimulatorResponse } from './simulator.ts';
 
 /** Row counts by a key of the table's own, a month or a region: enough to see that a table was replaced. */
@@ -562,7 +563,8 @@ export function gcpBigQuerySimulator(options: SimulatorOptions): BigQuerySimulat
     provider: 'gcp-bigquery',
     state,
     table: (name, dataset = BIGQUERY_SANDBOX.dataset) => findTable(dataset, name),
-    matches: ({ url }) => url.pathname.startsWith('/bigquery/v2/'),
+    matches: (request) => request.url.pathname.startsWith('/bigquery/v2/') || asksPermissions(request, 'bigquery'),
+    writes: (request) => !['GET', 'HEAD'].includes(request.method) && !asksPermissions(request, 'bigquery'),
     operation: ({ method, url, json }) =>
       method === 'POST' && url.pathname.endsWith('/jobs') ? `jobs.insert ${kindOf(json)}` : undefined,
     handle(request) {
@@ -590,6 +592,7 @@ export function gcpBigQuerySimulator(options: SimulatorOptions): BigQuerySimulat
         if (refusal !== undefined) {
           throw new Refusal(refusal.status, refusal.reason, refusal.message ?? 'Refused.', refusal.word);
         }
+        if (asksPermissions(request, 'bigquery')) return tellPermissions(request, state.denied);
         return route(request);
       } catch (cause) {
         if (cause instanceof Refusal) return cause.response;

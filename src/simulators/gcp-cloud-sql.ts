@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { isObject, type JsonObject } from '../core/json.ts';
+import { asksPermissions, tellPermissions } from './google-permissions.ts';
 import type { Simulator, SimulatorOptions, SimulatorRequest, SimulatorResponse } from './simulator.ts';
 
 /** Tables and their row counts, by database: enough to see an overwrite. */
@@ -683,7 +684,10 @@ export function gcpCloudSqlSimulator(options: SimulatorOptions): CloudSqlSimulat
   return {
     provider: 'gcp-cloud-sql',
     state,
-    matches: ({ url }) => /^\/v1\/projects\/[^/]+\/(instances|operations|backups)(\/|$)/.test(url.pathname),
+    matches: (request) =>
+      /^\/v1\/projects\/[^/]+\/(instances|operations|backups)(\/|$)/.test(request.url.pathname) ||
+      asksPermissions(request, 'cloudsql'),
+    writes: (request) => !['GET', 'HEAD'].includes(request.method) && !asksPermissions(request, 'cloudsql'),
     handle(request) {
       settle();
       try {
@@ -704,6 +708,7 @@ export function gcpCloudSqlSimulator(options: SimulatorOptions): CloudSqlSimulat
             'PERMISSION_DENIED',
           );
         }
+        if (asksPermissions(request, 'cloudsql')) return tellPermissions(request, state.denied);
         return route(request);
       } catch (cause) {
         if (cause instanceof Refusal) return cause.response;

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { isObject, type JsonObject } from '../core/json.ts';
+import { asksPermissions, tellPermissions } from './google-permissions.ts';
 import type { Simulator, SimulatorOptions, SimulatorRequest, SimulatorResponse } from './simulator.ts';
 
 /** Documents and what is in them, by collection: enough to see an overwrite. */
@@ -703,10 +704,13 @@ export function gcpFirestoreSimulator(options: SimulatorOptions): FirestoreSimul
   return {
     provider: 'gcp-firestore',
     state,
-    matches: ({ url }) =>
-      /^\/v1\/projects\/[^/]+\/(?:databases(?:[:/]|$)|locations\/[^/]+\/backups(?:\/|$))/.test(url.pathname),
-    writes: ({ method, url }) =>
-      !['GET', 'HEAD'].includes(method) && !/\/documents:(?:listCollectionIds|runAggregationQuery)$/.test(url.pathname),
+    matches: (request) =>
+      /^\/v1\/projects\/[^/]+\/(?:databases(?:[:/]|$)|locations\/[^/]+\/backups(?:\/|$))/.test(request.url.pathname) ||
+      asksPermissions(request, 'datastore'),
+    writes: (request) =>
+      !['GET', 'HEAD'].includes(request.method) &&
+      !asksPermissions(request, 'datastore') &&
+      !/\/documents:(?:listCollectionIds|runAggregationQuery)$/.test(request.url.pathname),
     handle(request) {
       settle();
       try {
@@ -718,6 +722,7 @@ export function gcpFirestoreSimulator(options: SimulatorOptions): FirestoreSimul
             reason: 'SERVICE_DISABLED',
           });
         }
+        if (asksPermissions(request, 'datastore')) return tellPermissions(request, state.denied);
         return route(request);
       } catch (cause) {
         if (cause instanceof Refusal) return cause.response;

@@ -11,6 +11,7 @@ const { dataset, restoreJob } = BIGQUERY_SANDBOX;
 /** Every operation that the adapter sends. */
 const USED = [
   'bigquery.datasets.get',
+  'bigquery.datasets.list',
   'bigquery.datasets.patch',
   'bigquery.jobs.get',
   'bigquery.jobs.insert',
@@ -124,6 +125,7 @@ describe.skipIf(specDirectory === undefined)(`BigQuery and the official descript
   });
 
   it('changes settings in the documented shapes', async () => {
+    await client.listDatasets(undefined, signal);
     for (const hours of ['48', '168']) {
       const { etag } = await client.getDataset(dataset, signal);
       const days = hours === '48' ? '864000000' : '0';

@@ -21,6 +21,7 @@ const USED = [
   'sql.databases.list',
   'sql.instances.clone',
   'sql.instances.get',
+  'sql.instances.list',
   'sql.instances.patch',
   'sql.instances.restoreBackup',
   'sql.operations.get',
@@ -75,6 +76,7 @@ describe.skipIf(specDirectory === undefined)(`Cloud SQL and the official descrip
     await client.getInstance(instance, signal);
     await client.getInstance('reports-db', signal);
     await client.getInstance('reports-db-replica', signal);
+    await client.listInstances(undefined, signal);
     await client.recoveryWindow(instance, signal);
     await client.databases(instance, signal);
     await client.users(instance, signal);

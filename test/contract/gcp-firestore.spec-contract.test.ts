@@ -27,6 +27,7 @@ const USED = [
   `${ADMIN}.exportDocuments`,
   `${ADMIN}.get`,
   `${ADMIN}.importDocuments`,
+  `${ADMIN}.list`,
   `${ADMIN}.operations.get`,
   `${ADMIN}.operations.list`,
   `${ADMIN}.patch`,
@@ -200,6 +201,7 @@ describe.skipIf(specDirectory === undefined)(`Firestore and the official descrip
   });
 
   it('changes settings in the documented shapes', async () => {
+    await client.listDatabases(signal);
     await granted(async () => {
       for (const word of ['DISABLED', 'ENABLED']) {
         const { etag } = await client.getDatabase(database, signal);

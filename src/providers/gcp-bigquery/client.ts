@@ -57,6 +57,8 @@ export interface BigQueryClient {
   /** @throws {HoldfastError} CONFIG_INVALID when neither the entity nor its credentials name one */
   project(): Promise<string>;
   getDataset(dataset: string, signal: AbortSignal): Promise<Dataset>;
+  /** Ids of all that are not hidden, page by page. */
+  listDatasets(token: string | undefined, signal: AbortSignal): Promise<{ items: string[]; next: string | undefined }>;
   /**
    * Changes the settings that are given, unless the etag is old; access lists are never touched.
    * @throws {HoldfastError} PLAN_CHANGED when it is: nothing was changed
@@ -178,6 +180,17 @@ export async function createBigQueryClient(options: Options): Promise<BigQueryCl
       send({ resource: 'dataset', permission: 'bigquery.datasets.get', role: VIEWER }, signal, (api, projectId, call) =>
         api.datasets.get({ projectId, datasetId: checkDataset(dataset), datasetView: 'METADATA' }, call),
       ),
+
+    async listDatasets(token, signal) {
+      const answer = await send(
+        { resource: 'project', permission: 'bigquery.datasets.get', role: VIEWER },
+        signal,
+        (api, projectId, call) =>
+          api.datasets.list({ projectId, maxResults: 500, ...(token === undefined ? {} : { pageToken: token }) }, call),
+      );
+      const items = (answer.datasets ?? []).flatMap(({ datasetReference }) => datasetReference?.datasetId ?? []);
+      return { items, next: answer.nextPageToken || undefined };
+    },
 
     updateDataset: (settings, etag, signal) =>
       send(

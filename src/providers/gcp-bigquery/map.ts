@@ -4,7 +4,7 @@ import type { JsonObject } from '../../core/json.ts';
 import type { JobStatus, RecoveryPoint, RestoreJob } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
 import { findHoldfastError, slim } from '../causes.ts';
-import { readGoogleFailure } from '../google.ts';
+import { permissionDetails, readGoogleFailure } from '../google.ts';
 
 export type Dataset = bigquery_v2.Schema$Dataset;
 export type Table = bigquery_v2.Schema$Table;
@@ -298,7 +298,7 @@ export function jobError(job: Job, what: string): HoldfastError {
 
 /** What a call addressed, so that its failure can be named. */
 export interface Addressed {
-  readonly resource: 'dataset' | 'table' | 'snapshot' | 'job';
+  readonly resource: 'project' | 'dataset' | 'table' | 'snapshot' | 'job';
   /** The IAM permissions that the call needs, and the smallest role that has them. */
   readonly permission: string;
   readonly role: string;
@@ -420,7 +420,7 @@ export function toBigQueryError(cause: unknown, addressed: Addressed): HoldfastE
   if (reason === 'conditionnotmet' || status === 412) {
     return new HoldfastError('PLAN_CHANGED', 'it was changed at the same time; nothing was changed', options);
   }
-  if (code === 'INSUFFICIENT_PERMISSIONS') return permissionError(reason, addressed, options);
+  if (code === 'INSUFFICIENT_PERMISSIONS') return permissionError(cause, reason, addressed, options);
   if (code === 'RESOURCE_NOT_FOUND') return missingError(text, addressed, options);
   if (code === 'INVALID_STATE') {
     const changed = reason === 'conditionnotmet';
@@ -464,7 +464,7 @@ function missingError(text: string, addressed: Addressed, options: Rest): Holdfa
   });
 }
 
-function permissionError(reason: string, addressed: Addressed, options: Rest): HoldfastError {
+function permissionError(cause: unknown, reason: string, addressed: Addressed, options: Rest): HoldfastError {
   if (reason === 'accessnotconfigured' || reason === 'servicedisabled') {
     return new HoldfastError('INSUFFICIENT_PERMISSIONS', 'the BigQuery API is switched off in this project', {
       ...options,
@@ -493,7 +493,7 @@ function permissionError(reason: string, addressed: Addressed, options: Rest): H
   return new HoldfastError('INSUFFICIENT_PERMISSIONS', `no permission (${permission}) on the ${addressed.resource}`, {
     ...options,
     hint: `Give the caller ${permission}; the smallest role with it is ${role}.`,
-    details: { ...options.details, permission, role },
+    details: { ...options.details, ...permissionDetails(cause, addressed) },
   });
 }
 

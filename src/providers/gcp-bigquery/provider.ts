@@ -32,7 +32,8 @@ const BigQueryDataset = z.object({
 
 export type BigQueryEntity = z.output<typeof BigQueryDataset>;
 
-const ORIGIN = 'https://bigquery.googleapis.com';
+export const BIGQUERY_ORIGIN = 'https://bigquery.googleapis.com';
+export const BIGQUERY_SCOPE = 'bigquery';
 
 /** Google BigQuery: the tables of one dataset. */
 export const gcpBigQuery = defineProvider<BigQueryEntity, BigQueryClient>({
@@ -72,9 +73,9 @@ export const gcpBigQuery = defineProvider<BigQueryEntity, BigQueryClient>({
 
   async connect(entity, runtime) {
     const project = googleProjectOf(entity);
-    const origin = googleOrigin(entity.endpoint, ORIGIN);
+    const origin = googleOrigin(entity.endpoint, BIGQUERY_ORIGIN);
     // Impersonation needs the wider scope to ask for the other account's token.
-    const scope = entity.impersonate_service_account === undefined ? 'bigquery' : 'cloud-platform';
+    const scope = entity.impersonate_service_account === undefined ? BIGQUERY_SCOPE : 'cloud-platform';
     const scopes = [`https://www.googleapis.com/auth/${scope}`];
     const authorizer = googleAuthorizer(entity, runtime, { scopes, origin, project });
     const { createBigQueryClient } = await import('./client.ts');
@@ -97,6 +98,22 @@ export const gcpBigQuery = defineProvider<BigQueryEntity, BigQueryClient>({
     read: async (context) => (await import('./declared.ts')).readSettings(context),
     write: async (...given) => (await import('./declared.ts')).writeSettings(...given),
     mark: async (context) => (await import('./declared.ts')).settingsMark(context),
+  },
+
+  guide: async () => (await import('./guide.ts')).guide,
+
+  discover: async (context) => (await import('./discover.ts')).discover(context),
+
+  async grants({ client, entity, runtime, signal }, permissions) {
+    const { projectGrants } = await import('../google-roles.ts');
+    const found = await projectGrants(entity, runtime, await client.project(), permissions, signal);
+    // Datasets and tables have grants of their own, which the project does not tell.
+    return Object.fromEntries(
+      Object.entries(found).map(([name, state]) => [
+        name,
+        state === 'refused' && !name.startsWith('bigquery.jobs.') ? 'unknown' : state,
+      ]),
+    );
   },
 
   toError: (cause) =>

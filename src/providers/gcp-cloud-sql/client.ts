@@ -36,6 +36,8 @@ export interface CloudSqlClient {
   /** @throws {HoldfastError} CONFIG_INVALID when neither the entity nor its credentials name one */
   project(): Promise<string>;
   getInstance(instance: string, signal: AbortSignal): Promise<Instance>;
+  /** All of the project, page by page. */
+  listInstances(token: string | undefined, signal: AbortSignal): Promise<Page<Instance>>;
   lookUp(instance: string, signal: AbortSignal): Promise<Existence>;
   recoveryWindow(
     instance: string,
@@ -146,6 +148,19 @@ export async function createCloudSqlClient(options: Options): Promise<CloudSqlCl
     instance: options.instance,
     project: projectOf,
     getInstance,
+
+    async listInstances(token, signal) {
+      const answer = await send(
+        { resource: 'project', permission: 'cloudsql.instances.list', role: VIEWER },
+        signal,
+        (api, projectId, call) =>
+          api.instances.list(
+            { project: projectId, maxResults: 500, ...(token === undefined ? {} : { pageToken: token }) },
+            call,
+          ),
+      );
+      return { items: answer.items ?? [], next: answer.nextPageToken || undefined };
+    },
 
     async lookUp(instance, signal) {
       try {

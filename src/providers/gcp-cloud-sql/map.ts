@@ -4,7 +4,7 @@ import { type JsonObject, sha256 } from '../../core/json.ts';
 import type { JobStatus, RecoveryPoint, RestoreJob } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
 import { findHoldfastError, slim } from '../causes.ts';
-import { readGoogleFailure } from '../google.ts';
+import { permissionDetails, readGoogleFailure } from '../google.ts';
 
 export type Instance = sqladmin_v1.Schema$DatabaseInstance;
 export type Settings = sqladmin_v1.Schema$Settings;
@@ -357,7 +357,7 @@ export function toCloudSqlError(cause: unknown, addressed: Addressed): HoldfastE
   if (reason === 'conditionnotmet' || status === 412) {
     return new HoldfastError('PLAN_CHANGED', 'the settings changed at the same time; nothing was changed', options);
   }
-  if (code === 'INSUFFICIENT_PERMISSIONS') return permissionError(reason, addressed, options);
+  if (code === 'INSUFFICIENT_PERMISSIONS') return permissionError(cause, reason, addressed, options);
   if (code === 'RESOURCE_NOT_FOUND') {
     return new HoldfastError(code, `there is no such ${addressed.resource}`, options);
   }
@@ -387,7 +387,7 @@ function codeOf(status: number, reason: string, text: string, addressed: Address
 
 type Rest = ConstructorParameters<typeof HoldfastError>[2];
 
-function permissionError(reason: string, addressed: Addressed, options: Rest): HoldfastError {
+function permissionError(cause: unknown, reason: string, addressed: Addressed, options: Rest): HoldfastError {
   if (reason === 'accessnotconfigured' || reason === 'servicedisabled') {
     return new HoldfastError('INSUFFICIENT_PERMISSIONS', 'the Cloud SQL Admin API is switched off in this project', {
       ...options,
@@ -406,7 +406,7 @@ function permissionError(reason: string, addressed: Addressed, options: Rest): H
     {
       ...options,
       hint: `Check the project and the instance name, then give the caller ${addressed.permission}; the smallest role with it is ${addressed.role}.`,
-      details: { permission: addressed.permission, role: addressed.role },
+      details: permissionDetails(cause, addressed),
     },
   );
 }

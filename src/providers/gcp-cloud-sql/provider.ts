@@ -36,7 +36,8 @@ export function instanceOf(entity: CloudSqlEntity & EntityBase): string {
   return String(entity.parameters?.['name'] ?? entity.name);
 }
 
-const ORIGIN = 'https://sqladmin.googleapis.com';
+export const CLOUD_SQL_ORIGIN = 'https://sqladmin.googleapis.com';
+export const CLOUD_SQL_SCOPE = 'sqlservice.admin';
 
 /** Google Cloud SQL: PostgreSQL, MySQL and SQL Server instances. */
 export const gcpCloudSql = defineProvider<CloudSqlEntity, CloudSqlClient>({
@@ -102,8 +103,8 @@ export const gcpCloudSql = defineProvider<CloudSqlEntity, CloudSqlClient>({
 
   async connect(entity, runtime) {
     const project = googleProjectOf(entity);
-    const origin = googleOrigin(entity.endpoint, ORIGIN);
-    const scopes = ['https://www.googleapis.com/auth/sqlservice.admin'];
+    const origin = googleOrigin(entity.endpoint, CLOUD_SQL_ORIGIN);
+    const scopes = [`https://www.googleapis.com/auth/${CLOUD_SQL_SCOPE}`];
     // Impersonation needs the wider scope to ask for the other account's token.
     if (entity.impersonate_service_account !== undefined) scopes[0] = 'https://www.googleapis.com/auth/cloud-platform';
     const authorizer = googleAuthorizer(entity, runtime, { scopes, origin, project });
@@ -138,6 +139,15 @@ export const gcpCloudSql = defineProvider<CloudSqlEntity, CloudSqlClient>({
     mark: async (context) => (await import('./declared.ts')).settingsMark(context),
     // Switching point-in-time recovery on may restart the instance.
     patience_seconds: 1800,
+  },
+
+  guide: async () => (await import('./guide.ts')).guide,
+
+  discover: async (context) => (await import('./discover.ts')).discover(context),
+
+  async grants({ client, entity, runtime, signal }, permissions) {
+    const { projectGrants } = await import('../google-roles.ts');
+    return projectGrants(entity, runtime, await client.project(), permissions, signal);
   },
 
   toError: (cause) =>

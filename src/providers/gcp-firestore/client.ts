@@ -48,6 +48,8 @@ export interface FirestoreClient {
   /** @throws {HoldfastError} CONFIG_INVALID when neither the entity nor its credentials name one */
   project(): Promise<string>;
   getDatabase(id: string, signal: AbortSignal): Promise<Database>;
+  /** All of the project; `unreachable`: locations whose databases could not be read. */
+  listDatabases(signal: AbortSignal): Promise<{ databases: Database[]; unreachable: string[] }>;
   lookUp(id: string, signal: AbortSignal): Promise<Existence>;
   /** `unreachable`: locations whose backups could not be read. */
   listBackups(
@@ -160,6 +162,15 @@ export async function createFirestoreClient(options: Options): Promise<Firestore
     database: own,
     project: projectOf,
     getDatabase,
+
+    async listDatabases(signal) {
+      const answer = await send(
+        { resource: 'project', permission: 'datastore.databases.list', role: VIEWER },
+        signal,
+        (api, parent, call) => api.projects.databases.list({ parent }, call),
+      );
+      return { databases: answer.databases ?? [], unreachable: answer.unreachable ?? [] };
+    },
 
     async lookUp(id, signal) {
       try {

@@ -4,7 +4,7 @@ import { isObject, type JsonObject } from '../../core/json.ts';
 import type { JobStatus, RecoveryPoint } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
 import { findHoldfastError, slim } from '../causes.ts';
-import { readGoogleFailure } from '../google.ts';
+import { permissionDetails, readGoogleFailure } from '../google.ts';
 
 export type Database = firestore_v1.Schema$GoogleFirestoreAdminV1Database;
 export type Backup = firestore_v1.Schema$GoogleFirestoreAdminV1Backup;
@@ -426,7 +426,7 @@ export function toFirestoreError(cause: unknown, addressed: Addressed): Holdfast
   };
   switch (code) {
     case 'INSUFFICIENT_PERMISSIONS':
-      return permissionError(reason, addressed, options);
+      return permissionError(cause, reason, addressed, options);
     case 'RESOURCE_NOT_FOUND':
       return new HoldfastError(code, `there is no such ${addressed.resource}`, options);
     case 'RESOURCE_EXISTS':
@@ -496,8 +496,9 @@ function codeOf(
 }
 
 function permissionError(
+  cause: unknown,
   reason: string | undefined,
-  { permission, role }: Addressed,
+  addressed: Addressed,
   options: ConstructorParameters<typeof HoldfastError>[2],
 ): HoldfastError {
   const special: Record<string, [string, string]> = {
@@ -522,10 +523,11 @@ function permissionError(
   const found = reason === undefined ? undefined : special[reason];
   if (found !== undefined)
     return new HoldfastError('INSUFFICIENT_PERMISSIONS', found[0], { ...options, hint: found[1] });
+  const { permission, role } = addressed;
   return new HoldfastError('INSUFFICIENT_PERMISSIONS', `the caller lacks ${permission}`, {
     ...options,
     hint: `Give the caller ${permission}; the smallest role with it is ${role}. Avoid roles/datastore.owner: it may delete the database.`,
-    details: { permission, role },
+    details: permissionDetails(cause, addressed),
   });
 }
 

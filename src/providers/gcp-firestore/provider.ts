@@ -46,7 +46,8 @@ const FirestoreDatabase = z.object({
 
 export type FirestoreEntity = z.output<typeof FirestoreDatabase>;
 
-const ORIGIN = 'https://firestore.googleapis.com';
+export const FIRESTORE_ORIGIN = 'https://firestore.googleapis.com';
+export const FIRESTORE_SCOPE = 'datastore';
 
 /** Google Cloud Firestore: databases in Native and in Datastore mode. */
 export const gcpFirestore = defineProvider<FirestoreEntity, FirestoreClient>({
@@ -100,8 +101,8 @@ export const gcpFirestore = defineProvider<FirestoreEntity, FirestoreClient>({
 
   async connect(entity, runtime) {
     const project = googleProjectOf(entity);
-    const origin = googleOrigin(entity.endpoint, ORIGIN);
-    const scope = entity.impersonate_service_account === undefined ? 'datastore' : 'cloud-platform';
+    const origin = googleOrigin(entity.endpoint, FIRESTORE_ORIGIN);
+    const scope = entity.impersonate_service_account === undefined ? FIRESTORE_SCOPE : 'cloud-platform';
     const scopes = [`https://www.googleapis.com/auth/${scope}`];
     const authorizer = googleAuthorizer(entity, runtime, { scopes, origin, project });
     const { createFirestoreClient } = await import('./client.ts');
@@ -129,6 +130,15 @@ export const gcpFirestore = defineProvider<FirestoreEntity, FirestoreClient>({
     read: async (context) => (await import('./declared.ts')).readSettings(context),
     write: async (...given) => (await import('./declared.ts')).writeSettings(...given),
     mark: async (context) => (await import('./declared.ts')).settingsMark(context),
+  },
+
+  guide: async () => (await import('./guide.ts')).guide,
+
+  discover: async (context) => (await import('./discover.ts')).discover(context),
+
+  async grants({ client, entity, runtime, signal }, permissions) {
+    const { projectGrants } = await import('../google-roles.ts');
+    return projectGrants(entity, runtime, await client.project(), permissions, signal);
   },
 
   toError: (cause) =>
