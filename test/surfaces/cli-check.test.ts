@@ -101,7 +101,7 @@ describe('check', () => {
     expect(status).toBe(0);
     expect(out).toContain('my-app/my-db test/sql\n  reachable: list-snapshots answered\n  writes not known:');
     expect(out).toContain(
-      'create-snapshot, delete-snapshot, restore (the provider cannot be asked without trying; the test role decides)',
+      'create-snapshot, delete-snapshot, restore (the provider cannot be asked without trying; it is up to the test role)',
     );
     expect(out).toContain('holdfast.yaml: 3 of 3 databases reached, nothing to fix');
     // Reads alone, each of one item, by the person at this command line.

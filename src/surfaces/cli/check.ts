@@ -314,7 +314,7 @@ function printAccess({ terminal }: Cli, { state, reads, asked, actions, guide }:
   if (unknown.length === 0) return;
   const why = asked
     ? 'the provider does not tell'
-    : `the provider cannot be asked without trying${guide === undefined ? '' : `; the ${guide.grant} decides`}`;
+    : `the provider cannot be asked without trying${guide === undefined ? '' : `; it is up to the ${guide.grant}`}`;
   const what = unknown.every(({ reads: isRead }) => !isRead) ? 'writes ' : '';
   terminal.line(`  ${what}`, styled('yellow', 'not known'), `: ${names(unknown)} (${why})`);
 }
