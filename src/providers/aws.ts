@@ -388,7 +388,7 @@ export function toAwsError(cause: unknown, addressed: AwsAddressed): HoldfastErr
     ...(write ? { outcome: unsent ? 'not_sent' : 'unknown' } : {}),
   };
   const own = addressed.message?.(code, failure);
-  const general = words(code, title, permission, failure);
+  const general = words(code, title, missing ?? permission, failure);
   return new HoldfastError(code, own?.message ?? general.message, {
     hint: own?.hint ?? general.hint,
     provider: { status, code: failure.code, request_id: failure.requestId },
@@ -427,7 +427,7 @@ function words(
     case 'INSUFFICIENT_PERMISSIONS':
       return {
         message: `${title} refuses this: the credentials lack ${permission}`,
-        hint: `Allow ${permission} on the resource in the policy of the caller, and look for a service control policy or permission boundary that denies it.`,
+        hint: 'A service control policy, a permission boundary or a session policy can deny it as well.',
       };
     case 'AUTHENTICATION_FAILED':
       return word === 'CredentialsProviderError' || word === 'TokenProviderError'

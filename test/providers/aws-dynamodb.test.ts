@@ -918,7 +918,7 @@ describe('errors of DynamoDB', () => {
     });
     simulator.state.denied.add('DescribeTable');
     expect(await failure(read(tools.getRestoreStatus, { target_table: RESTORED }))).toMatchObject({
-      hint: expect.stringMatching(/dynamodb:DescribeTable/),
+      message: expect.stringMatching(/dynamodb:DescribeTable/),
     });
   });
 

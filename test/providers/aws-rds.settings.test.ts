@@ -252,7 +252,11 @@ describe('declared settings of RDS', () => {
     expect(await failure(apply())).toMatchObject({
       code: 'INSUFFICIENT_PERMISSIONS',
       message: 'Amazon RDS refuses this: the credentials lack rds:ModifyDBInstance',
-      details: { permission: 'rds:ModifyDBInstance', missing_permission: 'rds:ModifyDBInstance' },
+      hint: expect.stringMatching(/^Add this to the IAM policy: rds:ModifyDBInstance/),
+      details: {
+        missing_permission: 'rds:ModifyDBInstance',
+        policy: expect.stringContaining(':db:orders-postgres'),
+      },
     });
     expect(state.instance(ORDERS).retentionDays).toBe(14);
   });

@@ -1034,7 +1034,7 @@ describe('failures', () => {
     simulator.state.denied.add('CreateDBSnapshot');
     const error = await failure(operate(tools.createSnapshot, { snapshot_id: 'x' }));
     expect(error).toMatchObject({ code: 'INSUFFICIENT_PERMISSIONS', details: { permission: 'rds:CreateDBSnapshot' } });
-    expect(error.hint).toContain('rds:CreateDBSnapshot');
+    expect(error.message).toContain('rds:CreateDBSnapshot');
     expect(error.provider?.request_id).toMatch(/^[0-9a-f-]{36}$/);
   });
 
