@@ -62,7 +62,7 @@ function declare(world: MemoryWorld): Record<string, AnyAction> {
       behaviour: ['A restore replaces the whole database.'],
       limits: ['At most 2 snapshots are remembered.'],
       credentials: ['None: it is this process.'],
-      permissions: { '*': ['memory.read'], restore: ['memory.write'], 'no-such-action': ['memory.never'] },
+      permissions: { '*': ['memory.read'], restore: ['memory.write'], watch: [], 'no-such-action': ['memory.never'] },
       grant: 'memory policy',
       policy: (permissions) => `allow ${permissions.join(' ')}`,
     }),

@@ -88,6 +88,7 @@ describe.each(CLIENTS)('what %s can read', (kind) => {
       '- At most 2 snapshots are remembered.',
       '- None: it is this process.',
       '| all | `memory.read` |',
+      '| `watch` | nothing |',
       'The least memory policy for all of the actions above:\n\n```\nallow memory.read memory.write\n```',
       '| `SNAPSHOT_NOT_FOUND` | `delete-snapshot`, `restore` | List the snapshots of this entity',
       '- `create-snapshot`: Use something real.',

@@ -2,6 +2,8 @@ import { createHash } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type HttpSurface, serveHttp } from '../../src/surfaces/mcp/http.ts';
 import { buildServer } from '../../src/surfaces/mcp/server.ts';
+import { type GuardedFleet, guardedCases, modules, startSimulatedFleet } from '../support/guarded-fleet.ts';
+import { BOSS, type Harness, startHarness } from '../support/harness.ts';
 import {
   type Ask,
   CLIENTS,
@@ -255,4 +257,67 @@ describe.each(CLIENTS)('a compact list for %s', (kind) => {
       );
     });
   });
+});
+
+// The guard's attacks are made on the tools of all actions; here is that the two tools are no way past it.
+describe('every guarded action of the simulated providers through do_action', () => {
+  let fleet: GuardedFleet;
+  let harness: Harness;
+  let surface: HttpSurface;
+  let operator: TestClient;
+  let viewer: TestClient;
+
+  beforeAll(async () => {
+    fleet = (await startSimulatedFleet()) as GuardedFleet;
+    harness = await startHarness({ modules, entities: fleet.entities, secrets: fleet.secrets });
+    const principal = { id: 'http:local', person: 'local', roles: [] } as const;
+    const deps = { engine: harness.engine, principal, stateKey: Buffer.alloc(32, 1), log, toolSet: 'compact' } as const;
+    surface = await serveHttp((context) => buildServer(deps, context), { config: { port: 0, tokens: TOKENS }, log });
+    const connect = (role: string): Promise<TestClient> =>
+      connectClient('sdk 2 on 2026-07-28', { url: surface.url, headers: { Authorization: `Bearer ${role}-token` } });
+    [operator, viewer] = await Promise.all([connect('operator'), connect('viewer')]);
+  });
+
+  afterAll(async () => {
+    await operator.close();
+    await viewer.close();
+    await surface.close();
+    await harness.close();
+    await fleet.close();
+  });
+
+  const cases = guardedCases(() => fleet).filter(({ action }) => !action.startsWith('postgresql/'));
+
+  it.each(cases.map((one) => [`${one.action} on ${one.entity}`, one] as const))(
+    '%s',
+    { timeout: 60_000 },
+    async (_name, { action, entity, prepare }) => {
+      const { input, other } = await prepare(harness.engine);
+      const call = { entity, action: action.split('/')[1]!, input };
+      const refused = async (codes: RegExp, args: Record<string, unknown>, client = operator): Promise<ToolAnswer> => {
+        fleet.provider.clearJournal();
+        const answer = await client.call('do_action', args);
+        expect(codeOf(answer), answer.text).toMatch(codes);
+        expect(fleet.provider.writes().filter(({ path }) => !path.includes('oauth'))).toEqual([]);
+        return answer;
+      };
+      const first = await refused(/^CONFIRMATION_REQUIRED$/, call);
+      const plan = first.structured['plan'] as { action: string; entity: string; target: string };
+      expect(plan).toMatchObject({ action: call.action, entity });
+      const { token, code } = confirmationOf(first);
+      await refused(/^CONFIRMATION_PENDING$/, { ...call, confirmation_token: token });
+      await refused(/^CONFIRMATION_INVALID$/, { ...call, confirmation_token: 'hfc_invented' });
+      await refused(/^POLICY_DENIED$/, { ...call, confirmation_token: token }, viewer);
+      await harness.engine.approve({ confirmation: code, by: BOSS, via: 'terminal', typedTarget: plan.target });
+      await refused(/^CONFIRMATION_MISMATCH$/, { ...call, input: other, confirmation_token: token });
+      const ran = await operator.call('do_action', { ...call, confirmation_token: token });
+      expect(ran.isError, ran.text).toBeFalsy();
+      const { operation_id } = ran.structured;
+      if (typeof operation_id === 'string') {
+        await operator.call('do_action', { action: 'wait-operation', input: { operation_id, timeout_seconds: 50 } });
+      }
+      // What was deleted is not found any more, before its token is looked at.
+      await refused(/^CONFIRMATION_USED$|_NOT_FOUND$/, { ...call, confirmation_token: token });
+    },
+  );
 });

@@ -37,7 +37,7 @@ export async function renderGuide(parts: Pick<CallParts, 'engine' | 'toolSet'>, 
     .filter((action): action is Action => action.kind === 'provider' && action.provider === provider);
   const sections = [
     `# ${provider.title}: what to know before relying on it`,
-    ...(engine.sandbox ? ['This is the sandbox: the provider is simulated.'] : []),
+    ...(engine.sandbox ? ['This is the sandbox: nothing real can be lost.'] : []),
     section('Configured here', databases(entities)),
     section('How it behaves', bullets(guide?.behaviour ?? [])),
     section('Limits', bullets([...(guide?.limits ?? []), ownLimits(provider)])),
@@ -92,7 +92,7 @@ function settings({ settings: declared }: Provider): string {
 function access(guide: ProviderGuide, actions: readonly Action[], entities: readonly EntityBase[]): string[] {
   const rows = Object.entries(guide.permissions).map(([action, needed]) => [
     action === '*' ? 'all' : `\`${action}\``,
-    needed.map((permission) => `\`${cell(permission)}\``).join(', '),
+    needed.map((permission) => `\`${cell(permission)}\``).join(', ') || 'nothing',
   ]);
   const names = new Set(actions.map(({ name }) => name));
   const all = Object.entries(guide.permissions)
