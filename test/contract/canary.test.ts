@@ -12,8 +12,15 @@ import { ERROR_CODES } from '../../src/core/errors.ts';
 import { isObject, type JsonObject } from '../../src/core/json.ts';
 import { findBinaries } from '../../src/postgres/binaries.ts';
 import type { PrivateServer } from '../../src/postgres/private-server.ts';
+import { awsDynamodbSimulator } from '../../src/simulators/aws-dynamodb.ts';
+import { awsRdsSimulator } from '../../src/simulators/aws-rds.ts';
+import { azureCosmosSimulator, COSMOS_SANDBOX } from '../../src/simulators/azure-cosmos.ts';
+import { digitaloceanSimulator } from '../../src/simulators/digitalocean.ts';
+import { gcpBigQuerySimulator } from '../../src/simulators/gcp-bigquery.ts';
 import { gcpCloudSqlSimulator } from '../../src/simulators/gcp-cloud-sql.ts';
+import { FIRESTORE_SANDBOX, gcpFirestoreSimulator } from '../../src/simulators/gcp-firestore.ts';
 import { mongodbAtlasSimulator } from '../../src/simulators/mongodb-atlas.ts';
+import { NEON_SANDBOX, neonSimulator } from '../../src/simulators/neon.ts';
 import { redisCloudSimulator } from '../../src/simulators/redis-cloud.ts';
 import { type SimulatorServer, startSimulators } from '../../src/simulators/server.ts';
 import {
@@ -23,6 +30,7 @@ import {
   type SimulatorRequest,
   type SimulatorResponse,
 } from '../../src/simulators/simulator.ts';
+import { parametersOf } from '../../src/surfaces/parameters.ts';
 import { Canaries } from '../support/canaries.ts';
 import { registry } from '../support/guarded-fleet.ts';
 import { describePostgres, sql, startTestServer } from '../support/postgres.ts';
@@ -105,6 +113,14 @@ const clock = new SimulatorClock();
 const atlas = mongodbAtlasSimulator({ clock });
 const cloudSql = gcpCloudSqlSimulator({ clock });
 const redis = redisCloudSimulator({ clock });
+const dynamodb = awsDynamodbSimulator({ clock });
+const rds = awsRdsSimulator({ clock });
+const cosmos = azureCosmosSimulator({ clock });
+const bigQuery = gcpBigQuerySimulator({ clock });
+const firestore = gcpFirestoreSimulator({ clock });
+const digitalocean = digitaloceanSimulator({ clock });
+const neon = neonSimulator({ clock });
+const SIMULATORS = [atlas, dynamodb, rds, bigQuery, cloudSql, firestore, cosmos, redis, digitalocean, neon];
 
 /** What a simulator does with the credentials that it gets. */
 type Echo = 'off' | 'fields' | 'words' | 'refusal' | 'bare refusal' | 'no JSON' | 'odd types';
@@ -125,7 +141,10 @@ function credentialsIn(request: SimulatorRequest): string[] {
   const basic = /^Basic (.+)$/.exec(authorization)?.[1];
   const decoded = basic === undefined ? [] : Buffer.from(basic, 'base64').toString('utf8').split(':');
   const uris = isObject(request.json) ? [request.json['importFromUri'] ?? []].flat() : [];
-  const found = [authorization, authorization.replace(/^\w+ /, ''), ...decoded, key, secret, ...uris.map(String)];
+  const signedWith = /Credential=([^/]+)\//.exec(authorization)?.[1] ?? '';
+  const session = request.headers['x-amz-security-token'] ?? '';
+  const bearer = authorization.replace(/^\w+ /, '');
+  const found = [authorization, bearer, ...decoded, signedWith, session, key, secret, ...uris.map(String)];
   const passwords = uris.flatMap((uri) => {
     const url = URL.canParse(String(uri)) ? new URL(String(uri)) : undefined;
     return [url?.password ?? '', decodeURIComponent(url?.password ?? ''), ...(url?.searchParams.values() ?? [])];
@@ -137,7 +156,15 @@ const TEXTS = /^(description|detail|message|failureReason|error_description|loca
 const WORDS =
   /^(region|redisVersion|mongo\w*Version|databaseVersion|frequencyType|snapshotType|type|tier|interval|schedule|cloudProvider|regionName|backupKind|name|status|state|stateName)$/;
 
+const XML_TEXTS = /<(Message|DBInstanceStatus|Status|SnapshotType|Engine|EngineVersion|Description)>([^<]*)<\//g;
+
 function tell(value: unknown, text: string, words: boolean): unknown {
+  if (typeof value === 'string' && value.startsWith('<')) {
+    const told = text.replace(/[&<>]/g, (letter) => `&#${letter.charCodeAt(0)};`);
+    return value.replace(XML_TEXTS, (whole, name: string, was: string) =>
+      words || name === 'Message' || name === 'Description' ? `<${name}>${was} ${told}</` : whole,
+    );
+  }
   if (Array.isArray(value)) return value.map((member) => tell(member, text, words));
   if (!isObject(value)) return value;
   const told = Object.entries(value).map(([key, member]): [string, unknown] => [
@@ -164,11 +191,24 @@ function echoing(simulator: Simulator, site: () => Site): Simulator {
         'x-request-id': safe,
         server: safe,
         'x-goog-request-id': safe,
+        'x-amzn-requestid': safe,
+        'x-ms-request-id': safe,
+        'x-neon-ret-request-id': safe,
         'x-rate-limit-remaining': echo === 'off' ? '400' : safe,
       };
       if (echo === 'refusal' || echo === 'bare refusal') {
         const text = echo === 'refusal' ? `the credential ${all} is not known` : (given.at(-1) ?? '');
+        if (simulator === rds) {
+          const told = text.replace(/[&<>]/g, (letter) => `&#${letter.charCodeAt(0)};`);
+          const error = `<Error><Type>${told}</Type><Code>${told}</Code><Message>${told}</Message></Error>`;
+          const xml = `<ErrorResponse>${error}<RequestId>${told}</RequestId></ErrorResponse>`;
+          return { status, headers: { ...headers, 'content-type': 'text/xml' }, body: xml };
+        }
         const body = {
+          __type: text,
+          code: text,
+          id: text,
+          request_id: text,
           errorCode: text,
           reason: text,
           detail: text,
@@ -209,12 +249,23 @@ function echoing(simulator: Simulator, site: () => Site): Simulator {
   };
 }
 
+/** Parameters whose secrets are never sent: they sign requests, or buy tokens. */
+const KNOWN = [
+  'client_id',
+  'client_secret',
+  'secret_ref',
+  'public_key',
+  'private_key',
+  'secret_access_key',
+  'tenant_id',
+];
+
 /** Adds an entity with simulators of its own address, so that its rate and its breaker are its own. */
 async function simulated(name: string, defines: string, parameters: JsonObject): Promise<void> {
   const site: { current: Site | undefined } = { current: undefined };
   const wrap = (simulator: Simulator): Simulator => echoing(simulator, () => site.current as Site);
-  const server = await startSimulators({ simulators: () => [wrap(atlas), wrap(cloudSql), wrap(redis)], clock });
-  const known = ['client_id', 'client_secret', 'secret_ref', 'public_key', 'private_key'].flatMap((field) =>
+  const server = await startSimulators({ simulators: () => SIMULATORS.map(wrap), clock });
+  const known = KNOWN.flatMap((field) =>
     typeof parameters[field] === 'string' ? secretBehind(parameters[field]) : [],
   );
   site.current = { entity: `c/${name}`, server, echo: 'off', status: 400, known };
@@ -222,7 +273,7 @@ async function simulated(name: string, defines: string, parameters: JsonObject):
   config[name] = { defines, ...parameters, endpoint: server.origin };
 }
 
-// Google's hosts for tokens: each answer hands out a new canary, and a refusal tells back all that it was told.
+// Google's and Azure's hosts for tokens: each answer hands out a new canary, and a refusal tells back all that it was told.
 let tokenHost: { origin: string; close(): Promise<void> };
 let refuseTokens = false;
 const tokenRequests: string[] = [];
@@ -234,13 +285,31 @@ async function startTokenHost(): Promise<typeof tokenHost> {
     const body = Buffer.concat(chunks).toString('utf8');
     tokenRequests.push(`${request.url} ${request.headers.authorization ?? ''} ${body}`);
     response.setHeader('content-type', 'application/json');
+    const path = request.url ?? '';
+    if (path.includes('/discovery/instance') || path.includes('openid-configuration')) {
+      // What Azure's library asks before it asks for a token.
+      const tenant = path.includes('/discovery/') ? 'common' : path.split('/')[1];
+      const base = `https://login.microsoftonline.com/${tenant}`;
+      response.end(
+        JSON.stringify({
+          tenant_discovery_endpoint: `${base}/v2.0/.well-known/openid-configuration`,
+          'api-version': '1.1',
+          metadata: [],
+          token_endpoint: `${base}/oauth2/v2.0/token`,
+          authorization_endpoint: `${base}/oauth2/v2.0/authorize`,
+          issuer: `${base}/v2.0`,
+          jwks_uri: `${base}/discovery/v2.0/keys`,
+        }),
+      );
+      return;
+    }
     if (refuseTokens) {
       const text = `${request.headers.authorization ?? ''} ${body} ${decodeURIComponent(body)}`;
       response.statusCode = 400;
       response.end(JSON.stringify({ error: 'invalid_grant', error_description: text, [text]: text }));
       return;
     }
-    const access = canaries.make('an access token of Google', 'plain');
+    const access = canaries.make('an access token of a token host', 'plain');
     const expires = new Date(Date.now() + 3_600_000).toISOString();
     response.end(
       JSON.stringify({
@@ -288,10 +357,32 @@ function authorizedUser(name: string): string {
   });
 }
 
+/** A certificate with its key under a password, as far as a client reads it. */
+function lockedCertificate(password: string): string {
+  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+  const key = privateKey.export({ type: 'pkcs8', format: 'pem', cipher: 'aes-256-cbc', passphrase: password });
+  const lines = key.toString().split('\n');
+  const secret = lines.filter((line) => line.length >= 30 && !line.startsWith('-----'));
+  canaries.watch('AZURE_CLIENT_CERTIFICATE_PATH, key', ...secret.map((line) => line.slice(0, 30)));
+  const body = randomBytes(300).toString('base64');
+  return `${key}-----BEGIN CERTIFICATE-----\n${body}\n-----END CERTIFICATE-----\n`;
+}
+
 const CLUSTER = { name: 'sandbox-cluster', project_id: '64f0a1b2c3d4e5f607182930' };
 const INSTANCE = { name: 'orders-db', project: 'holdfast-sandbox' };
 const ESSENTIALS = { subscription_id: 2101, database_id: 51002101 };
 const PRO = { subscription_id: 3101, database_id: 51003101 };
+const TABLE = { region: 'us-east-1', table_name: 'orders' };
+const RDS_INSTANCE = { region: 'us-east-1', db_instance_identifier: 'orders-postgres' };
+const RDS_CLUSTER = { region: 'us-east-1', db_cluster_identifier: 'shop-aurora' };
+const ACCOUNT = {
+  subscription_id: COSMOS_SANDBOX.subscription,
+  resource_group_name: COSMOS_SANDBOX.group,
+  account_name: COSMOS_SANDBOX.account,
+};
+const DATASET = { project: 'holdfast-sandbox', dataset: 'analytics', location: 'US' };
+const DATABASE = { project: FIRESTORE_SANDBOX.project, database_id: FIRESTORE_SANDBOX.database };
+const BRANCH = { project_id: NEON_SANDBOX.project, branch: 'main' };
 
 async function simulatedEntities(kind: Kind, redisUrl: string): Promise<void> {
   const secret = (name: string, charset: Parameters<Canaries['make']>[1] = 'any'): string =>
@@ -336,6 +427,51 @@ async function simulatedEntities(kind: Kind, redisUrl: string): Promise<void> {
     credentials_file: refer(kind, authorizedUser(`cloud sql credentials_file by ${kind}`)),
     ...(kind === 'env' ? {} : { impersonate_service_account: 'restorer@holdfast-sandbox.iam.gserviceaccount.com' }),
   });
+  for (const [name, defines, place] of [
+    ['bigquery', 'gcp/big-query', DATASET],
+    ['firestore', 'gcp/firestore', DATABASE],
+  ] as const) {
+    await simulated(`${name}-token-${kind}`, defines, {
+      ...place,
+      access_token: secret(`${name} access_token`, 'visible'),
+    });
+    await simulated(`${name}-json-${kind}`, defines, {
+      ...place,
+      credentials_json: refer(kind, serviceAccount(`${name} credentials_json by ${kind}`)),
+    });
+    await simulated(`${name}-file-${kind}`, defines, {
+      ...place,
+      credentials_file: refer(kind, authorizedUser(`${name} credentials_file by ${kind}`)),
+    });
+  }
+  for (const [name, defines, place] of [
+    ['dynamodb', 'aws-dynamo-db/dynamo-db-table', TABLE],
+    ['rds', 'aws-rds/rds-instance', RDS_INSTANCE],
+    ['aurora', 'aws-rds/rds-cluster', RDS_CLUSTER],
+  ] as const) {
+    await simulated(`${name}-${kind}`, defines, {
+      ...place,
+      access_key_id: secret(`${name} access_key_id`, 'plain'),
+      secret_access_key: secret(`${name} secret_access_key`),
+      session_token: secret(`${name} session_token`, 'visible'),
+    });
+  }
+  const account = 'azure-cosmosdb/database-account';
+  await simulated(`cosmos-token-${kind}`, account, {
+    ...ACCOUNT,
+    access_token: secret('cosmos access_token', 'visible'),
+  });
+  await simulated(`cosmos-client-${kind}`, account, {
+    ...ACCOUNT,
+    tenant_id: secret('cosmos tenant_id', 'plain'),
+    client_id: secret('cosmos client_id', 'plain'),
+    client_secret: secret('cosmos client_secret'),
+  });
+  await simulated(`droplet-${kind}`, 'digitalocean-database/database', {
+    name: 'orders',
+    token: secret('digitalocean token', 'visible'),
+  });
+  await simulated(`neon-${kind}`, 'neon/project', { ...BRANCH, api_key: secret('neon api_key', 'visible') });
   const keys = () => ({
     access_key: secret('redis access_key', 'visible'),
     secret_key: secret('redis secret_key', 'visible'),
@@ -402,16 +538,11 @@ const common = (): string[] => ['--config', configFile, '--state-dir', stateDire
 const holdfast = (args: readonly string[], env?: Record<string, string>): Promise<Finished> =>
   runProgram([...args, ...common()], programOptions(env));
 
-const prefixes: Record<string, string> = {
-  'mongodb-atlas/cluster': 'mongodb_atlas',
-  'gcp/cloud-sql-instance': 'gcp_cloud_sql',
-  'redis-cloud/essentials-subscription': 'redis_cloud',
-  'redis-cloud/essentials-database': 'redis_cloud',
-  'redis-cloud/pro-database': 'redis_cloud',
-  'postgresql/server': 'postgresql',
-};
 const typeOf = (entity: string): string => String(config[entity.slice(2)]?.['defines']);
-const toolOn = (entity: string, action: string): string => `${prefixes[typeOf(entity)]}_${action.replaceAll('-', '_')}`;
+const actionOn = (entity: string, action: string) =>
+  registry.actions.find(({ name, on }) => name === action && on.includes(typeOf(entity)));
+const toolOn = (entity: string, action: string): string =>
+  `${registry.entityTypes.get(typeOf(entity))!.provider.id}_${action}`.replaceAll('-', '_');
 const codeOf = (answer: RawAnswer): string =>
   answer.isError ? String((answer.structured['error'] as JsonObject)['code']) : 'it ran';
 const tokens: { token: string; where: string }[] = [];
@@ -449,6 +580,8 @@ describe('secrets of the simulated providers', () => {
   let server: Server;
   let chain: Server;
   let chainKeys: string[];
+  /** The environments of what else may prove who an Azure client is. */
+  let azureWays: Record<string, string>[];
   let live: TestRedis | undefined;
   const happy = new Map<string, string>();
 
@@ -459,13 +592,22 @@ describe('secrets of the simulated providers', () => {
     redis.state.hiddenLooks = 0;
     Object.assign(redis.state.durations, { backup: 50, import: 50 });
     Object.assign(cloudSql.state.durations, { backup: 50, restore: 50, remove: 20 });
-    const password = canaries.make('redis_url', 'url');
-    live = redisServer === undefined ? undefined : await startRedis(['--requirepass', password]);
-    for (const kind of KINDS) await simulatedEntities(kind, `redis://default:${password}@127.0.0.1:${live?.port ?? 1}`);
+    Object.assign(dynamodb.state.durations, { backup: 50 });
+    Object.assign(rds.state.durations, { snapshot: 50 });
+    Object.assign(bigQuery.state.durations, { snapshot: 50, pending: 20 });
+    neon.state.workMs = 50;
+    const redisPassword = canaries.make('redis_url', 'url');
+    live = redisServer === undefined ? undefined : await startRedis(['--requirepass', redisPassword]);
+    const redisUrl = `redis://default:${redisPassword}@127.0.0.1:${live?.port ?? 1}`;
+    for (const kind of KINDS) await simulatedEntities(kind, redisUrl);
     // What the entities leave out comes from the providers' own chains.
     await simulated('chain-atlas', 'mongodb-atlas/cluster', CLUSTER);
     await simulated('chain-sql', 'gcp/cloud-sql-instance', INSTANCE);
     await simulated('chain-redis', 'redis-cloud/pro-database', PRO);
+    await simulated('chain-dynamodb', 'aws-dynamo-db/dynamo-db-table', TABLE);
+    await simulated('chain-cosmos', 'azure-cosmosdb/database-account', ACCOUNT);
+    await simulated('chain-droplet', 'digitalocean-database/database', { name: 'orders' });
+    await simulated('chain-neon', 'neon/project', BRANCH);
     writeConfig();
     const file = (name: string, text: string): string => {
       writeFileSync(join(root, 'secrets', name), text, { mode: 0o600 });
@@ -476,6 +618,14 @@ describe('secrets of the simulated providers', () => {
       MONGODB_ATLAS_CLIENT_SECRET: canaries.make('MONGODB_ATLAS_CLIENT_SECRET'),
       REDISCLOUD_ACCESS_KEY: canaries.make('REDISCLOUD_ACCESS_KEY', 'visible'),
       REDISCLOUD_SECRET_KEY: canaries.make('REDISCLOUD_SECRET_KEY', 'visible'),
+      AWS_ACCESS_KEY_ID: canaries.make('AWS_ACCESS_KEY_ID', 'plain'),
+      AWS_SECRET_ACCESS_KEY: canaries.make('AWS_SECRET_ACCESS_KEY'),
+      AWS_SESSION_TOKEN: canaries.make('AWS_SESSION_TOKEN', 'visible'),
+      AZURE_TENANT_ID: canaries.make('AZURE_TENANT_ID', 'plain'),
+      AZURE_CLIENT_ID: canaries.make('AZURE_CLIENT_ID', 'plain'),
+      AZURE_CLIENT_SECRET: canaries.make('AZURE_CLIENT_SECRET'),
+      DIGITALOCEAN_TOKEN: canaries.make('DIGITALOCEAN_TOKEN', 'visible'),
+      NEON_API_KEY: canaries.make('NEON_API_KEY', 'visible'),
       GOOGLE_APPLICATION_CREDENTIALS: file(
         'adc-account.json',
         serviceAccount('GOOGLE_APPLICATION_CREDENTIALS, account'),
@@ -489,8 +639,25 @@ describe('secrets of the simulated providers', () => {
     atlas.state.keys.set(second.MONGODB_ATLAS_PUBLIC_KEY, second.MONGODB_ATLAS_PRIVATE_KEY);
     chainKeys = [second.MONGODB_ATLAS_PUBLIC_KEY, second.MONGODB_ATLAS_PRIVATE_KEY];
     Object.assign(environment, first);
-    sites.find(({ entity }) => entity === 'c/chain-atlas')?.known.push(first.MONGODB_ATLAS_CLIENT_SECRET);
+    const knows = (entity: string, ...secrets: string[]) =>
+      sites.find((one) => one.entity === entity)?.known.push(...secrets);
+    knows('c/chain-atlas', first.MONGODB_ATLAS_CLIENT_SECRET);
+    knows('c/chain-dynamodb', first.AWS_SECRET_ACCESS_KEY);
+    knows('c/chain-cosmos', first.AZURE_TENANT_ID, first.AZURE_CLIENT_ID, first.AZURE_CLIENT_SECRET);
     const { MONGODB_ATLAS_CLIENT_ID: _id, MONGODB_ATLAS_CLIENT_SECRET: _secret, ...rest } = environment;
+    const password = canaries.make('AZURE_CLIENT_CERTIFICATE_PASSWORD', 'visible');
+    const { AZURE_CLIENT_SECRET: _azure, ...withoutAzure } = environment;
+    azureWays = [
+      {
+        ...withoutAzure,
+        AZURE_CLIENT_CERTIFICATE_PATH: file('azure.pem', lockedCertificate(password)),
+        AZURE_CLIENT_CERTIFICATE_PASSWORD: password,
+      },
+      {
+        ...withoutAzure,
+        AZURE_FEDERATED_TOKEN_FILE: file('federated', canaries.make('AZURE_FEDERATED_TOKEN_FILE', 'plain')),
+      },
+    ];
     [server, chain] = await Promise.all([
       serveStdio(common(), programOptions()),
       serveStdio(common(), programOptions({ ...rest, ...second })),
@@ -526,9 +693,11 @@ describe('secrets of the simulated providers', () => {
         ...readFileSync(join('src', 'providers', name), 'utf8').matchAll(/'([A-Z][A-Z0-9]+_[A-Z0-9_]+|PG[A-Z]+)'/g),
       ])
       .map(([, name]) => name as string)
-      .filter((name) => /^(MONGODB_ATLAS|REDISCLOUD|PG|GOOGLE|AWS|AZURE|DIGITALOCEAN|NEON)/.test(name));
+      .filter((name) => /^(MONGODB_ATLAS|REDISCLOUD|PG|GOOGLE|AWS|AZURE|DIGITALOCEAN|NEON)/.test(name))
+      // These say where, and who; they prove nothing.
+      .filter((name) => !/^PG(HOST|PORT|USER|DATABASE|SSLMODE|SSLROOTCERT)$/.test(name));
     const covered = [
-      ...Object.keys(environment),
+      ...[environment, ...azureWays].flatMap((variables) => Object.keys(variables)),
       'MONGODB_ATLAS_PUBLIC_KEY',
       'MONGODB_ATLAS_PRIVATE_KEY',
       'PGPASSWORD',
@@ -542,7 +711,7 @@ describe('secrets of the simulated providers', () => {
       const { entity } = site;
       const through = async (by: Server): Promise<void> => {
         const call = (action: string, input: JsonObject = {}) => by.call(toolOn(entity, action), { entity, ...input });
-        const isSubscription = typeOf(entity).endsWith('subscription');
+        const lists = actionOn(entity, 'list-snapshots') !== undefined;
         site.echo = 'off';
         const info = await call('get-backup-info');
         happy.set(entity, codeOf(info));
@@ -551,16 +720,15 @@ describe('secrets of the simulated providers', () => {
           await call('get-backup-info');
         }
         site.echo = 'fields';
-        if (!isSubscription) {
+        if (lists) {
           const list = await call('list-snapshots');
           const id = (list.structured['snapshots'] as { id: string }[] | undefined)?.[0]?.id ?? 'none';
           await by.call('backup_find_recovery_options', { entity });
-          if (/atlas|sql/.test(entity)) {
-            await call('describe-snapshot', { [entity.includes('sql') ? 'backup_id' : 'snapshot_id']: id });
-          }
+          const describe = actionOn(entity, 'describe-snapshot');
+          if (describe !== undefined) await call('describe-snapshot', { [parametersOf(describe)[0]!.name]: id });
         }
         // One request or two each: a provider's documented rate holds here as well.
-        const look = () => call(isSubscription ? 'get-backup-info' : 'list-snapshots');
+        const look = () => call(lists ? 'list-snapshots' : 'get-backup-info');
         for (const echo of ['no JSON', 'odd types'] as const) {
           site.echo = echo;
           await look();
@@ -585,6 +753,20 @@ describe('secrets of the simulated providers', () => {
       if (entity === 'c/chain-atlas' || entity === 'c/chain-sql') await through(chain);
     });
     await Promise.all(all);
+    // Azure takes a certificate, or a token that its own platform hands out, in place of a client's secret.
+    const chained = sites.find(({ entity }) => entity === 'c/chain-cosmos')!;
+    for (const way of azureWays) {
+      for (const [echo, status] of [
+        ['off', 0],
+        ['fields', 0],
+        ['refusal', ERROR_CODES.AUTHENTICATION_FAILED.exit],
+      ] as const) {
+        Object.assign(chained, { echo, status: 401 });
+        const run = await holdfast(['do', 'c/chain-cosmos/get-backup-info', '--json'], way);
+        expect(run.status, run.out).toBe(status);
+      }
+    }
+    chained.echo = 'off';
     const refused = sites.map(({ entity }) => entity).filter((entity) => entity.includes('wrong'));
     expect(Object.fromEntries(happy)).toEqual(
       Object.fromEntries(
@@ -601,9 +783,9 @@ describe('secrets of the simulated providers', () => {
       `https://backups.example.com/redis-backup.rdb?X-Amz-Signature=${canaries.make('source_uri, signature', 'plain')}`;
     redis.state.files.set('ftp://files.example.com/carts/carts-last-good.rdb.gz', { data: new Map([['cart:1', 'x']]) });
     const site = (entity: string): Site => sites.find((one) => one.entity === entity) as Site;
-    const create = async (entity: string): Promise<void> => {
+    const create = async (entity: string, input: JsonObject = {}): Promise<void> => {
       site(entity).echo = 'fields';
-      await finish(server, await server.call(toolOn(entity, 'create-snapshot'), { entity }));
+      await finish(server, await server.call(toolOn(entity, 'create-snapshot'), { entity, ...input }));
     };
     const restore = async (entity: string, input: JsonObject): Promise<string> => {
       site(entity).echo = 'fields';
@@ -634,6 +816,14 @@ describe('secrets of the simulated providers', () => {
     };
     const snapshot = atlas.state.cluster('sandbox-cluster').snapshots.find(({ onDemand }) => onDemand)!.id;
     const backup = cloudSql.state.runs.find(({ instance }) => instance === 'orders-db')!.id;
+    const making = [
+      ['c/dynamodb-env', {}],
+      ['c/rds-file', {}],
+      ['c/aurora-env', {}],
+      ['c/bigquery-json-env', { source_table: 'orders' }],
+      ['c/neon-file', {}],
+    ] as const;
+    for (const [entity, input] of making) await create(entity, input);
     const results = await Promise.all([
       run('c/atlas-account-env', { snapshot_id: snapshot }),
       run('c/sql-json-file', { backup_id: backup }),
@@ -676,12 +866,22 @@ describe('secrets of the simulated providers', () => {
     refuseTokens = true;
     atlas.state.refused.add('mdb_sa_id_chain');
     atlas.state.revokeTokens();
-    const entities = ['c/sql-json-env', 'c/sql-file-env', 'c/sql-file-file', 'c/chain-sql', 'c/chain-atlas'];
+    const entities = [
+      'c/sql-json-env',
+      'c/sql-file-env',
+      'c/sql-file-file',
+      'c/chain-sql',
+      'c/chain-atlas',
+      'c/cosmos-client-env',
+      'c/chain-cosmos',
+      'c/bigquery-json-file',
+      'c/firestore-file-env',
+    ];
     for (const one of sites) one.echo = 'off';
     const runs = await Promise.all(
       entities.flatMap((entity) => [
         holdfast(['do', `${entity}/get-backup-info`, '--json']),
-        holdfast(['do', `${entity}/list-snapshots`]),
+        holdfast(['do', `${entity}/${entity.includes('cosmos') ? 'list-restorable-accounts' : 'list-snapshots'}`]),
       ]),
     );
     refuseTokens = false;
@@ -709,7 +909,14 @@ describe('secrets of the simulated providers', () => {
       holdfast(['do', 'c/redis-pro-env/restore', `source_type=${secret}`, `source_uri=${uri}`, '--json']),
       holdfast(['do', `${entity}/restore`, backup, '--json'], { ...environment, HOLDFAST_TOKEN: guess }),
     ]);
-    expect([check?.status, told?.status, plain?.status, json?.status, wrongToken?.status]).toEqual([0, 0, 10, 10, 12]);
+    expect([check?.status, told?.status, plain?.status, json?.status, wrongToken?.status]).toEqual([
+      // The entity with a wrong key is refused.
+      ERROR_CODES.AUTHENTICATION_FAILED.exit,
+      ERROR_CODES.AUTHENTICATION_FAILED.exit,
+      10,
+      10,
+      12,
+    ]);
     const inPlain = /hfc_[\w-]+/.exec(plain!.err)![0];
     tokens.push({ token: inPlain, where: 'stderr of holdfast do c/sql-token-env/restore' });
     const { confirmation } = JSON.parse(json!.out) as { confirmation: { token: string; code: string } };

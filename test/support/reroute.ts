@@ -1,9 +1,10 @@
-// Preloaded into the program: what goes to Google's hosts for tokens goes to this test's own host on loopback.
+// Preloaded into the program: what goes to Google's and Azure's hosts for tokens goes to this test's own host on loopback.
 const host = process.env['HOLDFAST_TEST_TOKEN_HOST'];
 const real = globalThis.fetch;
 globalThis.fetch = (input, init) => {
   const url = new URL(input instanceof Request ? input.url : String(input));
-  if (host === undefined || !url.hostname.endsWith('.googleapis.com')) return real(input, init);
+  if (host === undefined || !/\.googleapis\.com$|^login\.microsoftonline\.com$/.test(url.hostname))
+    return real(input, init);
   return real(new URL(url.pathname + url.search, host), init);
 };
 
