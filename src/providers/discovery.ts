@@ -1,4 +1,6 @@
 import { HoldfastError } from '../core/errors.ts';
+import { isObject } from '../core/json.ts';
+import type { SecretRef } from '../core/runtime.ts';
 
 /** Reads something; what is refused is noted, with what is missing for it, and undefined. */
 export type Attempt = <T>(read: () => Promise<T>, without: string) => Promise<T | undefined>;
@@ -24,4 +26,10 @@ export function attempts(problems: string[]): Attempt {
 export function entityName(identifier: string): string {
   const name = identifier.toLowerCase().replace(/[^a-z0-9]+/g, '-');
   return name.replace(/^-+|-+$/g, '') || 'database';
+}
+
+/** Gives the secret that an access names by a parameter; undefined for none, and for what is no reference. */
+export function secretIn(access: Readonly<Record<string, unknown>>, name: string): SecretRef | undefined {
+  const value = access[name];
+  return isObject(value) && 'secret' in value ? (value as unknown as SecretRef) : undefined;
 }

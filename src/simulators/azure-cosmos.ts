@@ -104,6 +104,10 @@ export const COSMOS_SANDBOX = {
 } as const;
 
 const API_VERSION = '2026-03-15';
+const AUTHORIZATION_VERSION = '2022-04-01';
+const SUBSCRIPTIONS_VERSION = '2022-12-01';
+const PERMISSIONS =
+  /^\/subscriptions\/[^/]+\/resourceGroups\/[^/]+(\/providers\/Microsoft\.DocumentDB\/databaseAccounts\/[^/]+)?\/providers\/Microsoft\.Authorization\/permissions$/i;
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
 const TYPE = 'Microsoft.DocumentDB/databaseAccounts';
@@ -624,8 +628,29 @@ export function azureCosmosSimulator(options: SimulatorOptions): CosmosSimulator
     return `${date.getUTCMonth() + 1}/${date.getUTCDate()}/${date.getUTCFullYear()} ${hours % 12 || 12}:${two(date.getUTCMinutes())}:${two(date.getUTCSeconds())} ${hours < 12 ? 'AM' : 'PM'}`;
   };
 
+  // What the caller's roles allow on an account or in a group: everything but what a test denies.
+  const permissionsOf = ({ method, url }: SimulatorRequest): SimulatorResponse => {
+    if (method !== 'GET' || url.searchParams.get('api-version') !== AUTHORIZATION_VERSION) {
+      throw new Refusal(400, 'InvalidApiVersionParameter', 'The api-version is invalid.');
+    }
+    const notActions = [...state.denied].map((permission) => `Microsoft.DocumentDB/${permission}`);
+    const value = [{ actions: ['Microsoft.DocumentDB/*'], notActions, dataActions: [], notDataActions: [] }];
+    return { status: 200, body: { value } };
+  };
+
+  const subscriptions = ({ method, url }: SimulatorRequest): SimulatorResponse => {
+    if (method !== 'GET' || url.searchParams.get('api-version') !== SUBSCRIPTIONS_VERSION) {
+      throw new Refusal(400, 'InvalidApiVersionParameter', 'The api-version is invalid.');
+    }
+    const { subscription: subscriptionId } = COSMOS_SANDBOX;
+    const one = { id: `/subscriptions/${subscriptionId}`, subscriptionId, displayName: 'Sandbox', state: 'Enabled' };
+    return { status: 200, body: { value: [one] } };
+  };
+
   const route = (request: SimulatorRequest): SimulatorResponse => {
     const { method, url } = request;
+    if (PERMISSIONS.test(url.pathname)) return permissionsOf(request);
+    if (url.pathname === '/subscriptions') return subscriptions(request);
     const segments = url.pathname.split('/').slice(1).map(decodeURIComponent);
     const version = url.searchParams.get('api-version');
     if (version === null) {
@@ -691,7 +716,10 @@ export function azureCosmosSimulator(options: SimulatorOptions): CosmosSimulator
   return {
     provider: 'azure-cosmos',
     state,
-    matches: ({ url }) => /^\/(subscriptions\/[^/]+\/.*)?providers\/Microsoft\.DocumentDB\//i.test(url.pathname),
+    matches: ({ url }) =>
+      url.pathname === '/subscriptions' ||
+      PERMISSIONS.test(url.pathname) ||
+      /^\/(subscriptions\/[^/]+\/.*)?providers\/Microsoft\.DocumentDB\//i.test(url.pathname),
     writes: ({ method, url }) =>
       !['GET', 'HEAD'].includes(method) && !url.pathname.endsWith('/retrieveContinuousBackupInformation'),
     handle(request) {

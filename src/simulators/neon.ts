@@ -86,6 +86,8 @@ export interface NeonState {
   hideOperations: boolean;
   /** How the next operation ends. */
   nextOutcome: string | undefined;
+  /** Whether the key sees projects of organizations only, one organization at a time. */
+  ofOrganization: boolean;
   /** Restores taken so far, of every kind. */
   restores: number;
   /** Milliseconds that a change takes. */
@@ -106,6 +108,7 @@ export const NEON_SANDBOX = {
   drill: 'br-drill-copy-118737',
 } as const;
 
+const ORGANIZATION = 'org-holdfast-sandbox-1';
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
 const SNAPSHOT_LOCK_MS = 4 * HOUR;
@@ -149,6 +152,7 @@ export function neonSimulator({ clock }: SimulatorOptions): NeonSimulator {
     pageSize: 10_000,
     hideOperations: false,
     nextOutcome: undefined,
+    ofOrganization: false,
     restores: 0,
     workMs: 3000,
     project: find,
@@ -310,7 +314,7 @@ export function neonSimulator({ clock }: SimulatorOptions): NeonSimulator {
     synthetic_storage_size: 120_000_000,
     consumption_period_start: iso(project.createdAt),
     consumption_period_end: iso(now() + 10 * DAY),
-    owner_id: 'org-holdfast-sandbox-1',
+    owner_id: ORGANIZATION,
     owner: {
       email: 'owner@example.com',
       name: 'Sandbox',
@@ -626,6 +630,42 @@ export function neonSimulator({ clock }: SimulatorOptions): NeonSimulator {
     return { items: all.slice(start, end), next: end < all.length ? String(end) : undefined };
   };
 
+  const organizations = (): SimulatorResponse => {
+    const at = iso(now() - 100 * DAY);
+    const one = { id: ORGANIZATION, name: 'Sandbox', handle: 'sandbox', plan: 'launch', managed_by: 'console' };
+    return { status: 200, body: { organizations: [{ ...one, created_at: at, updated_at: at }] } };
+  };
+  const listProjects = (request: SimulatorRequest): SimulatorResponse => {
+    const organization = request.url.searchParams.get('org_id');
+    if (state.ofOrganization && organization === null) throw new Refused(400, 'org_id is required');
+    // The cursor of a page stands for its end, that of the last one too.
+    const { items } = paged(projects, request);
+    const end = Number(request.url.searchParams.get('cursor') ?? 0) + items.length;
+    const shown = items.map((project): object => ({
+      id: project.id,
+      platform_id: 'aws',
+      region_id: 'aws-eu-central-1',
+      name: project.name,
+      provisioner: 'k8s-neonvm',
+      pg_version: 17,
+      proxy_host: 'eu-central-1.aws.neon.tech',
+      branch_logical_size_limit: 204_800,
+      branch_logical_size_limit_bytes: 214_748_364_800,
+      store_passwords: true,
+      active_time: 4000,
+      cpu_used_sec: 1000,
+      creation_source: 'console',
+      created_at: iso(project.createdAt),
+      updated_at: iso(project.createdAt),
+      owner_id: ORGANIZATION,
+      history_retention_seconds: project.historySeconds,
+    }));
+    return {
+      status: 200,
+      body: { projects: shown, pagination: { cursor: String(end) }, applications: {}, integrations: {} },
+    };
+  };
+
   const ofBranch = (
     request: SimulatorRequest,
     project: SimulatedProject,
@@ -727,7 +767,7 @@ export function neonSimulator({ clock }: SimulatorOptions): NeonSimulator {
   return {
     provider: 'neon',
     state,
-    matches: ({ url }) => /^\/api\/v2\/projects(\/|$)/.test(url.pathname),
+    matches: ({ url }) => /^\/api\/v2\/(projects(\/|$)|users\/me\/organizations$)/.test(url.pathname),
     handle(request) {
       try {
         if (!/^Bearer \S+$/.test(request.headers['authorization'] ?? '') || state.unauthenticated) {
@@ -738,6 +778,8 @@ export function neonSimulator({ clock }: SimulatorOptions): NeonSimulator {
           const [verb = '', part = ''] = where.split(' ');
           if (verb === method && url.pathname.includes(part)) throw new Refused(status, message, code);
         }
+        if (url.pathname.endsWith('/users/me/organizations') && method === 'GET') return organizations();
+        if (url.pathname === '/api/v2/projects' && method === 'GET') return listProjects(request);
         const parts = url.pathname.split('/').slice(4);
         const strange = parts.find((part) => !/^[a-z0-9_-]{1,60}$/.test(part));
         if (strange !== undefined || parts[0] === undefined) throw new Refused(404, 'this path is not simulated');

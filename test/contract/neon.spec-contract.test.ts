@@ -10,6 +10,8 @@ import { type Contract, openContract, specDirectory, specReason } from './serve.
 
 const USED = [
   'getProject',
+  'getCurrentUserOrganizations',
+  'listProjects',
   'updateProject',
   'updateProjectBranch',
   'setSnapshotSchedule',
@@ -77,6 +79,10 @@ describe.skipIf(specDirectory === undefined)(`Neon against its official API desc
     await bench.operate(tools.deleteBranch, { branch_id: NEON_SANDBOX.drill });
     const made = bench.simulator.state.branch('moment').id;
     await bench.operate(tools.deleteBranch, { branch_id: made, hard_delete: true });
+    const { runtime, signal } = await bench.connect();
+    const access = { api_key: { secret: 'env', name: 'KEY' } };
+    const seen = await neon.discover!({ runtime, access, endpoint: bench.server.origin, signal });
+    expect(seen?.found).not.toEqual([]);
     const declared = {
       history_retention_seconds: 86_400,
       backup_schedule: [

@@ -4,7 +4,9 @@ import type {
   DatabaseAccountCreateUpdateParameters,
 } from '@azure/arm-cosmosdb';
 import { HoldfastError } from '../../core/errors.ts';
+import { isObject } from '../../core/json.ts';
 import type { Runtime } from '../../core/runtime.ts';
+import { listOf, textOf, type Wire } from '../../core/wire.ts';
 import { type AzureCloud, type AzureCredentialFields, azureAuthorizer } from './auth.ts';
 import {
   type Account,
@@ -47,6 +49,12 @@ interface FirstOptions {
   onResponse: (answer: FirstAnswer) => void;
 }
 
+/** What a role allows: `actions` without `not_actions`, patterns both. */
+export interface RolePermissions {
+  readonly actions: readonly string[];
+  readonly not_actions: readonly string[];
+}
+
 /** Where a restorable account is found in its own region's path. */
 export type SourceRef = Pick<Source, 'pathLocation' | 'instanceId'>;
 
@@ -57,9 +65,15 @@ export interface CosmosClient {
   /** The account that the entity is. */
   readonly account: string;
   getAccount(name: string, signal: AbortSignal): Promise<Account>;
+  /** Ids of the subscriptions that the caller can see. */
+  subscriptions(signal: AbortSignal): Promise<string[]>;
   /** Every account of the subscription. */
   listAccounts(signal: AbortSignal): Promise<Account[]>;
   lookUp(name: string, signal: AbortSignal): Promise<Existence>;
+  /** Whether any account of Azure has this name. */
+  isNameTaken(name: string, signal: AbortSignal): Promise<boolean>;
+  /** What the caller may do to the entity's account, or in its resource group: one entry for each role that is assigned. */
+  permissions(scope: 'account' | 'group', signal: AbortSignal): Promise<RolePermissions[]>;
   /** Every restorable account of the subscription, live and deleted. */
   listSources(signal: AbortSignal): Promise<Source[]>;
   databaseEvents(source: SourceRef, api: RestorableApi, signal: AbortSignal): Promise<ResourceEvent[]>;
@@ -149,7 +163,23 @@ const OPERATION: Addressed = {
   scope: 'the subscription',
 };
 
+const ROLES: Addressed = {
+  resource: 'account',
+  permission: 'Microsoft.Authorization/permissions/read',
+  role: READER,
+  scope: 'the resource group',
+};
+
+const SUBSCRIPTIONS: Addressed = {
+  resource: 'subscription',
+  permission: 'Microsoft.Resources/subscriptions/read',
+  role: 'Reader',
+  scope: 'the subscription',
+};
+
 const API_VERSION = '2026-03-15';
+const AUTHORIZATION_VERSION = '2022-04-01';
+const SUBSCRIPTIONS_VERSION = '2022-12-01';
 const PAGES = 200;
 /** How long one reading of a container's last restorable moment may take at Azure, in ms. */
 const LATEST_PATIENCE_MS = 60_000;
@@ -212,7 +242,7 @@ export async function createCosmosClient(
         found.push(...page);
         count += 1;
         if (count >= PAGES) {
-          throw new HoldfastError('PROVIDER_UNAVAILABLE', 'a list of Azure does not end', { retryable: false });
+          throw endless();
         }
       }
       return found;
@@ -223,15 +253,10 @@ export async function createCosmosClient(
     return send(ACCOUNT, () => api.databaseAccounts.get(group, name, { abortSignal: signal }));
   };
 
-  const ask = async (url: string, addressed: Addressed, signal: AbortSignal) => {
-    const target = admit(url);
-    if (!OPERATION_PATH.test(new URL(target).pathname)) {
-      throw new HoldfastError('PROVIDER_UNAVAILABLE', 'Azure named an address that is no operation', {
-        retryable: false,
-      });
-    }
-    return send(addressed, async () => {
-      const answer = await runtime.fetch(target, {
+  /** Reads an address that was admitted. */
+  const read = (url: string, addressed: Addressed, signal: AbortSignal) =>
+    send(addressed, async () => {
+      const answer = await runtime.fetch(url, {
         headers: { accept: 'application/json', authorization: await authorizer.header() },
         redirect: 'manual',
         signal,
@@ -240,6 +265,36 @@ export async function createCosmosClient(
       if (!answer.ok) throw new FailedAnswer(answer.status, body, answer.headers.get('x-ms-request-id'));
       return { status: answer.status, body, headers: answer.headers };
     });
+
+  /** Reads a list that the SDK has no call for, over all its pages. */
+  const readPages = async (path: string, addressed: Addressed, signal: AbortSignal): Promise<Wire[]> => {
+    const found: Wire[] = [];
+    let url = `${origin}${path}`;
+    for (let page = 0; page < PAGES; page += 1) {
+      const { body } = await read(url, addressed, signal);
+      const wire: Wire = isObject(body) ? body : {};
+      found.push(...listOf(wire['value']));
+      const next = textOf(wire['nextLink']);
+      if (next === undefined) return found;
+      url = admit(next);
+    }
+    throw endless();
+  };
+
+  const ask = async (url: string, addressed: Addressed, signal: AbortSignal) => {
+    const target = admit(url);
+    if (!OPERATION_PATH.test(new URL(target).pathname)) {
+      throw new HoldfastError('PROVIDER_UNAVAILABLE', 'Azure named an address that is no operation', {
+        retryable: false,
+      });
+    }
+    return read(target, addressed, signal);
+  };
+
+  const isTaken: CosmosClient['isNameTaken'] = async (name, signal) => {
+    checkAccountName(name);
+    const options = { abortSignal: signal };
+    return (await send(ACCOUNT, () => api.databaseAccounts.checkNameExists(name, options))).body;
   };
 
   /** Sends the first request of long work and gives its answer, which the SDK's own follower keeps to itself. */
@@ -272,7 +327,7 @@ export async function createCosmosClient(
 
   const resources = (account: string, kind: RestorableApi, signal: AbortSignal): Promise<Inventory> => {
     const options = { abortSignal: signal };
-    const read = <T extends { resource?: { id?: string }; name?: string }>(
+    const names = <T extends { resource?: { id?: string }; name?: string }>(
       pages: () => { byPage(): AsyncIterable<readonly T[]> },
     ): Promise<string[]> =>
       list(INVENTORY, pages).then((items) => items.map((item) => item.resource?.id ?? item.name ?? ''));
@@ -288,21 +343,21 @@ export async function createCosmosClient(
       );
     switch (kind) {
       case 'sql':
-        return read(() => api.sqlResources.listSqlDatabases(group, account, options)).then((databases) =>
-          nested(databases, (one) => read(() => api.sqlResources.listSqlContainers(group, account, one, options))),
+        return names(() => api.sqlResources.listSqlDatabases(group, account, options)).then((databases) =>
+          nested(databases, (one) => names(() => api.sqlResources.listSqlContainers(group, account, one, options))),
         );
       case 'mongodb':
-        return read(() => api.mongoDBResources.listMongoDBDatabases(group, account, options)).then((databases) =>
+        return names(() => api.mongoDBResources.listMongoDBDatabases(group, account, options)).then((databases) =>
           nested(databases, (one) =>
-            read(() => api.mongoDBResources.listMongoDBCollections(group, account, one, options)),
+            names(() => api.mongoDBResources.listMongoDBCollections(group, account, one, options)),
           ),
         );
       case 'gremlin':
-        return read(() => api.gremlinResources.listGremlinDatabases(group, account, options)).then((databases) =>
-          nested(databases, (one) => read(() => api.gremlinResources.listGremlinGraphs(group, account, one, options))),
+        return names(() => api.gremlinResources.listGremlinDatabases(group, account, options)).then((databases) =>
+          nested(databases, (one) => names(() => api.gremlinResources.listGremlinGraphs(group, account, one, options))),
         );
       case 'table':
-        return read(() => api.tableResources.listTables(group, account, options)).then((containers) => [
+        return names(() => api.tableResources.listTables(group, account, options)).then((containers) => [
           { database: null, containers },
         ]);
     }
@@ -316,6 +371,23 @@ export async function createCosmosClient(
 
     listAccounts: (signal) => list(ACCOUNT, () => api.databaseAccounts.list({ abortSignal: signal })),
 
+    isNameTaken: isTaken,
+
+    async permissions(scope, signal) {
+      const own = `/subscriptions/${entity.subscription_id}/resourceGroups/${group}`;
+      const account = `/providers/Microsoft.DocumentDB/databaseAccounts/${checkAccountName(entity.account_name)}`;
+      const path = `${own}${scope === 'group' ? '' : account}/providers/Microsoft.Authorization/permissions`;
+      const found = await readPages(`${path}?api-version=${AUTHORIZATION_VERSION}`, ROLES, signal);
+      return found.map((one) => ({ actions: textsOf(one['actions']), not_actions: textsOf(one['notActions']) }));
+    },
+
+    async subscriptions(signal) {
+      const found = await readPages(`/subscriptions?api-version=${SUBSCRIPTIONS_VERSION}`, SUBSCRIPTIONS, signal);
+      return found
+        .map((one) => textOf(one['subscriptionId']) ?? '')
+        .filter((id) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(id));
+    },
+
     async lookUp(name, signal) {
       checkAccountName(name);
       let hidden: HoldfastError | undefined;
@@ -328,10 +400,7 @@ export async function createCosmosClient(
         }
       }
       try {
-        const { body: taken } = await send(ACCOUNT, () =>
-          api.databaseAccounts.checkNameExists(name, { abortSignal: signal }),
-        );
-        return { state: taken ? 'taken' : 'missing' };
+        return { state: (await isTaken(name, signal)) ? 'taken' : 'missing' };
       } catch (cause) {
         if (!(cause instanceof HoldfastError) || cause.code !== 'INSUFFICIENT_PERMISSIONS') throw cause;
         // Absent from its group for certain: the service itself refuses a name that is taken elsewhere.
@@ -476,6 +545,14 @@ export async function createCosmosClient(
       return toOperation(body, headers.get('retry-after'));
     },
   };
+}
+
+function endless(): HoldfastError {
+  return new HoldfastError('PROVIDER_UNAVAILABLE', 'a list of Azure does not end', { retryable: false });
+}
+
+function textsOf(value: unknown): string[] {
+  return Array.isArray(value) ? value.filter((one): one is string => typeof one === 'string') : [];
 }
 
 function readJson(text: string): unknown {

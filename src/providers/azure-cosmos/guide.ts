@@ -55,6 +55,7 @@ export const guide: ProviderGuide = {
     'tenant_id, client_id and client_secret of the entity',
     'AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH or AZURE_FEDERATED_TOKEN_FILE of the environment',
     'workload identity, managed identity, then az login on this machine',
+    'holdfast init: the subscription of AZURE_SUBSCRIPTION_ID, else every one that the credential sees',
   ],
   permissions: {
     '*': [READ_ACCOUNT],

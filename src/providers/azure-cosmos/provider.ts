@@ -5,7 +5,8 @@ import { azureCloud, azureCredentialFields, azureOrigin } from './auth.ts';
 import type { CosmosClient } from './client.ts';
 import { isGuid, toCosmosError } from './map.ts';
 
-const BackupPolicy = z
+/** A backup policy as an entity declares it. */
+export const BackupPolicy = z
   .strictObject({
     backup_type: z.enum(['Continuous', 'Periodic']),
     continuous_tier: z.enum(['Continuous7Days', 'Continuous30Days']).optional(),
@@ -128,6 +129,9 @@ export const azureCosmos = defineProvider<CosmosEntity, CosmosClient>({
   },
 
   guide: async () => (await import('./guide.ts')).guide,
+  grants: async (context, permissions) => (await import('./grants.ts')).grants(context, permissions),
+
+  discover: async (context) => (await import('./discover.ts')).discover(context),
 
   async recoveryOptions(context, at) {
     const { recoveryOptions } = await import('./info.ts');

@@ -46,7 +46,7 @@ export class DigitalOceanClient {
   /** The id behind the name, as far as it was looked up. */
   #found: string | undefined;
 
-  constructor(entity: Address & EntityBase, runtime: Runtime) {
+  constructor(entity: Address & Pick<EntityBase, 'endpoint' | 'parameters'>, runtime: Runtime) {
     this.#base = (entity.endpoint ?? ORIGIN).replace(/\/+$/, '');
     // The entity has a name of its own, which must never stand for the cluster's.
     this.#name = textOf(entity.parameters?.['name']);

@@ -23,7 +23,10 @@ export interface Actual {
 const WRITE = 'backup-configuration';
 
 /** Reads the configuration of a cluster as far as it is about backups; undefined where there is none to be seen. */
-export async function configOf({ client, signal }: In, cluster: Cluster): Promise<BackupConfig | undefined> {
+export async function configOf(
+  { client, signal }: Pick<In, 'client' | 'signal'>,
+  cluster: Cluster,
+): Promise<BackupConfig | undefined> {
   if (!supportOf(cluster.engine).has_config) return undefined;
   return unless(client.config(cluster.id, signal), 'INSUFFICIENT_PERMISSIONS', 'RESOURCE_NOT_FOUND');
 }
@@ -91,8 +94,8 @@ function timeOfDay(entity: DigitalOceanEntity, { cluster, backups, config }: Act
 
 const WEEK = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'];
 
-/** The days of a schedule in the order of the week: their own order means nothing. */
-function daysOf(schedule: string | null | undefined): string[] {
+/** Gives the days of a schedule in the order of the week: their own order means nothing. */
+export function daysOf(schedule: string | null | undefined): string[] {
   const days = (schedule ?? '')
     .toLowerCase()
     .split(',')

@@ -119,6 +119,8 @@ export const digitalocean = defineProvider<DigitalOceanEntity, DigitalOceanClien
 
   guide: async () => (await import('./guide.ts')).guide,
 
+  discover: async (context) => (await import('./discover.ts')).discover(context),
+
   async recoveryOptions(context, at) {
     const { recoveryOptions } = await import('./backups.ts');
     return recoveryOptions(context, at);

@@ -52,6 +52,70 @@ export interface Owned {
 /** A moment in the history of a branch. */
 export type Moment = { timestamp: string } | { lsn: string };
 
+function openApi(
+  { api_key, endpoint }: Pick<Address, 'api_key'> & Pick<EntityBase, 'endpoint'>,
+  runtime: Runtime,
+): { base: string; send: RestSend<About> } {
+  const base = `${(endpoint ?? ORIGIN).replace(/\/+$/, '')}/api/v2`;
+  const send = restClient<About>({
+    title: 'Neon',
+    base,
+    runtime,
+    headers: bearerToken(runtime, api_key, { parameter: 'api_key', variable: 'NEON_API_KEY' }),
+    secrets: /^(password|connection_uri|uri)$/,
+    refuse: refusalError,
+  });
+  return { base, send };
+}
+
+/** What a key can see beside the projects that entities name. */
+export interface Account {
+  /** Ids of the organizations that the key belongs to. */
+  organizations(signal: AbortSignal): Promise<string[]>;
+  /** Ids of the projects of one organization, or of none; those that Neon could not show in time stand apart. */
+  projects(organization: string | undefined, signal: AbortSignal): Promise<{ ids: string[]; unavailable: string[] }>;
+}
+
+const PROJECTS_PAGE = 400;
+
+/** Gives the calls that are about no single project. */
+export function accountOf(address: Pick<Address, 'api_key'> & Pick<EntityBase, 'endpoint'>, runtime: Runtime): Account {
+  const { send } = openApi(address, runtime);
+  const isId = (id: unknown): id is string => typeof id === 'string' && /^[a-z0-9-]{1,60}$/.test(id);
+  return {
+    async organizations(signal) {
+      const about: About = { what: 'the list of organizations' };
+      const { body } = await send('GET', '/users/me/organizations', { about, signal });
+      return listOf(body['organizations'])
+        .map(({ id }) => id)
+        .filter(isId);
+    },
+    async projects(organization, signal) {
+      const [ids, unavailable]: [string[], string[]] = [[], []];
+      let cursor: string | undefined;
+      for (let page = 0; page < MAX_PAGES; page += 1) {
+        const query = {
+          limit: String(PROJECTS_PAGE),
+          ...(organization === undefined ? {} : { org_id: organization }),
+          ...(cursor === undefined ? {} : { cursor }),
+        };
+        const { body } = await send('GET', '/projects', { about: { what: 'the list of projects' }, query, signal });
+        const found = listOf(body['projects'])
+          .map(({ id }) => id)
+          .filter(isId);
+        ids.push(...found);
+        const missing = body['unavailable_project_ids'];
+        if (Array.isArray(missing)) unavailable.push(...missing.filter(isId));
+        const next = isObject(body['pagination']) ? textOf(body['pagination']['cursor']) : undefined;
+        // The last page names a cursor too: what follows it is empty.
+        if (next === undefined || next === cursor || found.length === 0) return { ids, unavailable };
+        cursor = next;
+      }
+      throw new HoldfastError('PROVIDER_UNAVAILABLE', `Neon gave more than ${MAX_PAGES} pages of one list`);
+    },
+  };
+}
+
 // One project takes one change at a time; callers of this process wait for their turn.
 const turns = new Map<string, Promise<unknown>>();
 
@@ -63,20 +127,13 @@ export class NeonClient {
   readonly #branch: string | undefined;
   readonly #turn: string;
 
-  constructor(entity: Address & EntityBase, runtime: Runtime) {
+  constructor(entity: Address & Pick<EntityBase, 'endpoint'>, runtime: Runtime) {
     this.project_id = checkId(entity.project_id, 'project_id');
     this.#branch = entity.branch;
     this.#runtime = runtime;
-    const base = `${(entity.endpoint ?? ORIGIN).replace(/\/+$/, '')}/api/v2`;
+    const { base, send } = openApi(entity, runtime);
     this.#turn = `${base} ${this.project_id}`;
-    this.#send = restClient({
-      title: 'Neon',
-      base,
-      runtime,
-      headers: bearerToken(runtime, entity.api_key, { parameter: 'api_key', variable: 'NEON_API_KEY' }),
-      secrets: /^(password|connection_uri|uri)$/,
-      refuse: refusalError,
-    });
+    this.#send = send;
   }
 
   async project(signal: AbortSignal): Promise<Project> {

@@ -22,7 +22,10 @@ export interface Actual {
 }
 
 /** Reads the snapshot schedule of a branch; undefined for child branches and plans, which have none, and where it is refused. */
-export function scheduleOf({ client, signal }: Context, branch: Branch): Promise<ScheduleItem[] | undefined> {
+export function scheduleOf(
+  { client, signal }: Pick<Context, 'client' | 'signal'>,
+  branch: Branch,
+): Promise<ScheduleItem[] | undefined> {
   const codes = ['NOT_SUPPORTED', 'INVALID_PARAMETER', 'RESOURCE_NOT_FOUND', 'INSUFFICIENT_PERMISSIONS'];
   return unless(client.schedule(branch.id, signal), ...codes);
 }

@@ -91,6 +91,8 @@ export const neon = defineProvider<NeonEntity, NeonClient>({
 
   guide: async () => (await import('./guide.ts')).guide,
 
+  discover: async (context) => (await import('./discover.ts')).discover(context),
+
   async recoveryOptions(context, at) {
     const { recoveryOptions } = await import('./info.ts');
     return recoveryOptions(context, at);
