@@ -286,6 +286,18 @@ describe('every guarded action of the simulated providers through do_action', ()
     await fleet.close();
   });
 
+  it('is found with its input where few fit, and by name where many do', async () => {
+    const many = await operator.call('find_actions', { query: 'snapshot' });
+    expect(namesOf(many)).toHaveLength(12);
+    expect(many.structured['more']).toContain('delete-snapshot');
+    expect(many.text).toContain('Narrow with query or entity');
+    for (const { action, entity } of cases) {
+      const name = action.split('/')[1]!;
+      const found = await operator.call('find_actions', { query: name, entity });
+      expect(namesOf(found)[0], `${name} on ${entity}`).toBe(name);
+    }
+  });
+
   const cases = guardedCases(() => fleet).filter(({ action }) => !action.startsWith('postgresql/'));
 
   it.each(cases.map((one) => [`${one.action} on ${one.entity}`, one] as const))(

@@ -156,10 +156,15 @@ describe('a large fleet', () => {
     }));
     const large = await startHarness({ modules, entities });
     const tool = toolsOf(large.engine).find(({ action }) => action.name === 'list-snapshots');
+    const compact = compactToolsOf(large.engine).find(({ name }) => name === 'do_action');
     await large.close();
     expect(tool?.inputSchema.properties['entity']).toEqual({
       type: 'string',
       description: 'See backup_list_databases',
+    });
+    expect(compact?.inputSchema.properties['entity']).toEqual({
+      type: 'string',
+      description: '<namespace>/<name>; see list-databases',
     });
     expect(tool?.entities?.size).toBe(26);
     expect(tool?.entities?.has('fleet/db-26')).toBe(false);
