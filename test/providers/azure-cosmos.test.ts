@@ -842,13 +842,24 @@ describe('where the token goes', () => {
     expect(new Set(asked)).toEqual(new Set([server.origin]));
   });
 
-  it('is https, or loopback', async () => {
+  it('is that of its own cloud, or loopback', async () => {
     const { schema, sandbox } = azureCosmos.entityTypes[DEFINES]!;
     const parsed = schema.parse(sandbox!.parameters);
-    for (const endpoint of ['http://example.com', 'ftp://127.0.0.1', 'nonsense', 'http://127.0.0.1.evil.com']) {
+    for (const endpoint of [
+      'http://example.com',
+      'https://example.com',
+      'https://management.azure.com.evil.com',
+      'https://management.chinacloudapi.cn',
+      'http://management.azure.com',
+      'ftp://127.0.0.1',
+      'nonsense',
+      'http://127.0.0.1.evil.com',
+    ]) {
       const attempt = azureCosmos.connect({ ...parsed, endpoint } as never, fastRuntime());
       expect((await failure(attempt)).code).toBe('CONFIG_INVALID');
     }
+    const own = { ...parsed, cloud: 'china', endpoint: 'https://management.chinacloudapi.cn' };
+    await expect(azureCosmos.connect(own as never, fastRuntime())).resolves.toMatchObject({ account: ORDERS });
   });
 
   it('follows no redirect', async () => {

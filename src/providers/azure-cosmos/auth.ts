@@ -47,19 +47,20 @@ export function azureCloud(name: keyof typeof CLOUDS | undefined): AzureCloud {
 }
 
 /**
- * Makes the origin that requests go to; the bearer token goes there too, so only https or loopback is taken.
+ * Makes the origin that requests go to. The bearer token goes there too: only Azure Resource Manager of the entity's own
+ * cloud is taken, and loopback, where the sandbox and gateways of this machine are.
  * @throws {HoldfastError} CONFIG_INVALID
  */
-export function azureOrigin(endpoint: string | undefined, fallback: string): string {
-  if (endpoint === undefined) return fallback;
+export function azureOrigin(endpoint: string | undefined, management: string): string {
+  if (endpoint === undefined) return management;
   const url = URL.canParse(endpoint) ? new URL(endpoint) : undefined;
-  const loopback = url !== undefined && /^(localhost|127(\.\d+){3}|\[::1\])$/.test(url.hostname);
-  if (url === undefined || !(url.protocol === 'https:' || (url.protocol === 'http:' && loopback))) {
-    throw new HoldfastError('CONFIG_INVALID', 'endpoint must be an https origin, or http on a loopback address', {
-      hint: 'Access tokens are sent to the endpoint. Correct it in the entities file.',
-    });
+  const isLoopback = url !== undefined && /^(localhost|127(\.\d+){3}|\[::1\])$/.test(url.hostname);
+  if (url !== undefined && (url.origin === management || (isLoopback && /^https?:$/.test(url.protocol)))) {
+    return url.origin;
   }
-  return url.origin;
+  throw new HoldfastError('CONFIG_INVALID', `endpoint must be ${management}, or an address of this machine`, {
+    hint: 'Access tokens are sent to the endpoint, and to no host but those of Azure. Private links to Azure Resource Manager keep its name: leave endpoint out, and set cloud where it is not the public one.',
+  });
 }
 
 const VARIABLES = 'AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET';
