@@ -267,7 +267,9 @@ describePostgres('check and init against PostgreSQL', () => {
   it('finds a server by DATABASE_URL, whose password stays where it is', async () => {
     const { host, port, user, password } = server.connection;
     const DATABASE_URL = `postgresql://${user}:${password}@${host}:${port}/orders`;
-    const { status, out } = await holdfast(['init', '--provider', 'postgresql', '--json'], { DATABASE_URL });
+    // What a URL says no variable changes.
+    const variables = { DATABASE_URL, PGPASSWORD: 'of another server', PGPORT: '1' };
+    const { status, out } = await holdfast(['init', '--provider', 'postgresql', '--json'], variables);
     expect(status).toBe(0);
     expect(out).toContain('connection_url: ${env:DATABASE_URL}');
     expect(out).not.toContain(password);

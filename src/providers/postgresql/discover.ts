@@ -81,18 +81,23 @@ export async function discover({ access, runtime, signal }: DiscoveryContext): P
 }
 
 async function findWay(access: Readonly<Record<string, unknown>>, runtime: Runtime): Promise<Way | undefined> {
-  const text = (name: string, variable: string): string | undefined =>
-    typeof access[name] === 'string' ? access[name] : runtime.credential(variable);
   const given = { url: secretOf(access['connection_url']), password: secretOf(access['password']) };
-  const host = text('host', 'PGHOST');
-  const user = text('user', 'PGUSER');
-  const url = given.url ?? (host === undefined && user === undefined ? urlVariable(runtime) : undefined);
-  if (url === undefined && host === undefined && user === undefined) return undefined;
+  const isNamed = ['PGHOST', 'PGUSER'].some((name) => runtime.credential(name) !== undefined);
+  const isGiven = typeof access['host'] === 'string' || typeof access['user'] === 'string';
+  const url = given.url ?? (isNamed || isGiven ? undefined : urlVariable(runtime));
+  if (url === undefined && !isNamed && !isGiven) return undefined;
 
   const ofUrl = url === undefined ? {} : parseConnectionUrl((await runtime.secret(url)).trim());
   if (ofUrl.password !== undefined) runtime.conceal(ofUrl.password);
-  const password = given.password ?? (runtime.credential('PGPASSWORD') === undefined ? undefined : env('PGPASSWORD'));
-  const port = Number(access['port'] ?? runtime.credential('PGPORT') ?? Number.NaN);
+  // A URL stands for itself: as with libpq, no variable changes what it says.
+  const variable = (name: string): string | undefined => (url === undefined ? runtime.credential(name) : undefined);
+  const text = (name: string, ofChain: string): string | undefined =>
+    typeof access[name] === 'string' ? access[name] : variable(ofChain);
+  const isOpen = ofUrl.password === undefined && runtime.credential('PGPASSWORD') !== undefined;
+  const password = given.password ?? (isOpen ? env('PGPASSWORD') : undefined);
+  const host = text('host', 'PGHOST');
+  const user = text('user', 'PGUSER');
+  const port = Number(access['port'] ?? variable('PGPORT') ?? Number.NaN);
   const mode = text('ssl_mode', 'PGSSLMODE');
   const certificate = text('ssl_root_cert', 'PGSSLROOTCERT');
   const own = known({
