@@ -1,10 +1,11 @@
 import type { z } from 'zod';
+import type { EntityBase, ProviderContext } from './context.ts';
 import type { ErrorCode } from './errors.ts';
 import type { JsonObject } from './json.ts';
 import type { Progress, Step } from './operation.ts';
 import type { Plan, PlanDraft } from './plan.ts';
 import type { Principal } from './principal.ts';
-import type { EntityBase, Provider, ProviderContext, RecoveryOption } from './provider.ts';
+import type { Provider, RecoveryOption } from './provider.ts';
 import type { Risk } from './risk.ts';
 import type { OperationView } from './schemas.ts';
 import type { OperationRecord } from './state.ts';

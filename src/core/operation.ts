@@ -1,5 +1,5 @@
+import type { ProviderContext } from './context.ts';
 import type { JsonObject } from './json.ts';
-import type { ProviderContext } from './provider.ts';
 import type { JobStatus } from './schemas.ts';
 
 export interface Progress {

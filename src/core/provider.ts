@@ -1,10 +1,13 @@
 import type { z } from 'zod';
+import type { EntityBase, ProviderContext } from './context.ts';
 import type { HoldfastError } from './errors.ts';
 import type { JsonObject } from './json.ts';
 import type { SuggestedCall } from './plan.ts';
 import type { Risk } from './risk.ts';
 import type { Runtime } from './runtime.ts';
 import type { ProviderSettings } from './settings.ts';
+
+export type { EntityBase, ProviderContext } from './context.ts';
 
 /** The actions that every provider has or answers for in its `cannot` table. */
 export const STANDARD_ACTIONS = [
@@ -34,27 +37,6 @@ export interface EntityType<Schema extends z.ZodObject = z.ZodObject> {
   readonly example: JsonObject;
   /** The parameters of this type's entity in the sandbox; `endpoint` is added. Absent: not in the sandbox. */
   readonly sandbox?: { readonly name: string; readonly parameters: JsonObject };
-}
-
-/** What every configured database has, whatever its type. */
-export interface EntityBase {
-  /** `<namespace>/<name>` */
-  readonly key: string;
-  readonly namespace: string;
-  readonly name: string;
-  /** Entity type, `mongodb-atlas/cluster`. */
-  readonly defines: string;
-  readonly provider: string;
-  readonly labels: Readonly<Record<string, string>>;
-  /** Seconds. */
-  readonly objectives: { rpo?: number; rto?: number; min_retention?: number; drill_every?: number };
-  /** Where to send requests instead of the provider's own host; an origin, `http://127.0.0.1:9000`. */
-  readonly endpoint?: string | undefined;
-  /**
-   * The parameters as the entity type's schema parsed them. A parameter that shares its name with a field above, `name`
-   * or `provider`, is found here only: the field holds Holdfast's own value. Absent only where nothing was parsed.
-   */
-  readonly parameters?: Readonly<Record<string, unknown>> | undefined;
 }
 
 /** One way back that `find-recovery-options` shows. */
@@ -114,13 +96,6 @@ export interface DiscoveryContext {
   /** Credentials and scope by the names that entities have for them (`region`, `project_id`); empty: the provider's own chain. */
   readonly access: Readonly<Record<string, unknown>>;
   readonly endpoint?: string | undefined;
-  readonly signal: AbortSignal;
-}
-
-export interface ProviderContext<Client, Entity> {
-  readonly client: Client;
-  readonly entity: Entity & EntityBase;
-  readonly runtime: Runtime;
   readonly signal: AbortSignal;
 }
 

@@ -1,6 +1,6 @@
+import type { ProviderContext } from './context.ts';
 import type { JsonObject, JsonValue } from './json.ts';
 import type { StepContext } from './operation.ts';
-import type { ProviderContext } from './provider.ts';
 
 /** What `apply-settings` would do about one parameter. */
 export interface SettingChange {
