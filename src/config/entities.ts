@@ -1,5 +1,6 @@
+import type { EntityBase } from '../core/context.ts';
 import { isObject } from '../core/json.ts';
-import type { EntityBase, EntityType } from '../core/provider.ts';
+import type { EntityType } from '../core/provider.ts';
 import { isSecretName } from '../core/secret-name.ts';
 import { type LocalFault, secretFault, unknownKey } from './faults.ts';
 import type { Environment } from './references.ts';

@@ -1,9 +1,10 @@
 import type { Action, AnyAction } from '../core/action.ts';
+import type { EntityBase } from '../core/context.ts';
 import type { JsonObject } from '../core/json.ts';
 import type { Progress } from '../core/operation.ts';
 import type { Plan } from '../core/plan.ts';
 import type { Principal } from '../core/principal.ts';
-import type { Discovery, EntityBase, PermissionState, Provider } from '../core/provider.ts';
+import type { Discovery, PermissionState, Provider } from '../core/provider.ts';
 import type { OperationView } from '../core/schemas.ts';
 import type { ConfirmationRecord, ConfirmationState, Requirement } from '../core/state.ts';
 

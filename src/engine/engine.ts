@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { openAudit } from '../../guards/audit.ts';
 import { type AdmissionRequest, Guard } from '../../guards/guard.ts';
 import type { Action, AnyAction, FleetAction, FleetContext } from '../core/action.ts';
+import type { EntityBase, ProviderContext } from '../core/context.ts';
 import { asHoldfastError, HoldfastError, isAbort } from '../core/errors.ts';
 import { assertMayWrite, withGrant, withoutGrant } from '../core/grant.ts';
 import { digestOf, type JsonObject } from '../core/json.ts';
@@ -11,14 +12,7 @@ import type { Step } from '../core/operation.ts';
 import { compareFacts, type Plan, type PlanDraft, type SuggestedCall } from '../core/plan.ts';
 import type { PolicyConfig } from '../core/policy.ts';
 import type { Principal } from '../core/principal.ts';
-import {
-  type Discovery,
-  type EntityBase,
-  type PermissionState,
-  type Provider,
-  type ProviderContext,
-  SHARED_ACTIONS,
-} from '../core/provider.ts';
+import { type Discovery, type PermissionState, type Provider, SHARED_ACTIONS } from '../core/provider.ts';
 import { hasFloor, higherRisk, isGuarded } from '../core/risk.ts';
 import type { Log, Runtime, SecretRef } from '../core/runtime.ts';
 import type { OperationRecord, StateStore } from '../core/state.ts';

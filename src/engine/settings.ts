@@ -1,11 +1,12 @@
 import { z } from 'zod';
 import { type Action, defineAction } from '../core/action.ts';
+import type { ProviderContext } from '../core/context.ts';
 import type { ErrorCode } from '../core/errors.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { digestOf, type JsonObject, type JsonValue } from '../core/json.ts';
 import type { Recovery, Step, StepContext } from '../core/operation.ts';
 import type { Plan, PlanDraft } from '../core/plan.ts';
-import type { Provider, ProviderContext } from '../core/provider.ts';
+import type { Provider } from '../core/provider.ts';
 import { AppliedSettings, SettingsCheck } from '../core/schemas.ts';
 import type { ProviderSettings, SettingFinding, SettingsReading } from '../core/settings.ts';
 import { didYouMean } from '../core/text.ts';

@@ -1,5 +1,5 @@
+import type { EntityBase } from '../core/context.ts';
 import type { JsonObject } from '../core/json.ts';
-import type { EntityBase } from '../core/provider.ts';
 import type { ConfiguredEntity } from '../engine/engine.ts';
 import type { Registry } from '../engine/registry.ts';
 import { simulators } from '../simulators/index.ts';

@@ -1,10 +1,10 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Action } from '../../src/core/action.ts';
+import type { ProviderContext } from '../../src/core/context.ts';
 import { HoldfastError } from '../../src/core/errors.ts';
 import type { JsonObject } from '../../src/core/json.ts';
 import type { Recovery, Step, StepContext } from '../../src/core/operation.ts';
 import type { Plan, PlanDraft } from '../../src/core/plan.ts';
-import type { ProviderContext } from '../../src/core/provider.ts';
 import type { Runtime } from '../../src/core/runtime.ts';
 import type { BackupInfo, RestoreJob } from '../../src/core/schemas.ts';
 import { newAccountName } from '../../src/providers/azure-cosmos/info.ts';

@@ -1,9 +1,9 @@
 import type { Action } from '../../src/core/action.ts';
+import type { EntityBase } from '../../src/core/context.ts';
 import { HoldfastError } from '../../src/core/errors.ts';
 import type { JsonObject } from '../../src/core/json.ts';
 import type { Step, StepContext } from '../../src/core/operation.ts';
 import type { Plan, PlanDraft } from '../../src/core/plan.ts';
-import type { EntityBase } from '../../src/core/provider.ts';
 import type { Runtime } from '../../src/core/runtime.ts';
 import { RedisCloudClient } from '../../src/providers/redis-cloud/client.ts';
 import { PRO_DATABASE, type RedisCloudEntity, redisCloud } from '../../src/providers/redis-cloud/provider.ts';

@@ -1,8 +1,8 @@
 import type { Action } from '../../src/core/action.ts';
+import type { ProviderContext } from '../../src/core/context.ts';
 import type { JsonObject } from '../../src/core/json.ts';
 import type { Recovery, Step, StepContext } from '../../src/core/operation.ts';
 import type { Plan, PlanDraft } from '../../src/core/plan.ts';
-import type { ProviderContext } from '../../src/core/provider.ts';
 import type { Runtime } from '../../src/core/runtime.ts';
 import { mongodbAtlas } from '../../src/providers/mongodb-atlas/provider.ts';
 import { resilientFetch } from '../../src/resilience/fetch.ts';

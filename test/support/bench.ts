@@ -1,9 +1,10 @@
 import type { Action } from '../../src/core/action.ts';
+import type { ProviderContext } from '../../src/core/context.ts';
 import { HoldfastError } from '../../src/core/errors.ts';
 import type { JsonObject } from '../../src/core/json.ts';
 import type { Recovery, Step, StepContext } from '../../src/core/operation.ts';
 import type { Plan, PlanDraft } from '../../src/core/plan.ts';
-import type { Provider, ProviderContext, RecoveryOption } from '../../src/core/provider.ts';
+import type { Provider, RecoveryOption } from '../../src/core/provider.ts';
 import type { Runtime } from '../../src/core/runtime.ts';
 import { resilientFetch } from '../../src/resilience/fetch.ts';
 import { type SimulatorServer, startSimulators } from '../../src/simulators/server.ts';

@@ -1,13 +1,13 @@
 import { PassThrough, Writable } from 'node:stream';
 import { z } from 'zod';
 import { type AnyAction, defineAction, defineFleetAction } from '../../src/core/action.ts';
+import type { EntityBase } from '../../src/core/context.ts';
 import { HoldfastError } from '../../src/core/errors.ts';
 import type { JsonObject } from '../../src/core/json.ts';
 import type { Plan } from '../../src/core/plan.ts';
 import {
   type Discovery,
   defineProvider,
-  type EntityBase,
   type PermissionState,
   type Provider,
   type ProviderGuide,

@@ -1,10 +1,11 @@
 import type { BackupDescription, BackupSummary } from '@aws-sdk/client-dynamodb';
+import type { ProviderContext } from '../../core/context.ts';
 import { HoldfastError } from '../../core/errors.ts';
 import { type JsonObject, sha256 } from '../../core/json.ts';
 import type { Step, StepContext } from '../../core/operation.ts';
 import { pageOf } from '../../core/page.ts';
 import { compareFacts, type Plan, type PlanDraft } from '../../core/plan.ts';
-import type { ProviderContext, RecoveryOption } from '../../core/provider.ts';
+import type { RecoveryOption } from '../../core/provider.ts';
 import type { BackupInfo, RecoveryPoint, SnapshotList } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
 import { formatDuration } from '../../core/time.ts';

@@ -1,8 +1,8 @@
 import type { TableDescription } from '@aws-sdk/client-dynamodb';
+import type { ProviderContext } from '../../core/context.ts';
 import { HoldfastError } from '../../core/errors.ts';
 import type { JsonValue } from '../../core/json.ts';
 import type { StepContext } from '../../core/operation.ts';
-import type { ProviderContext } from '../../core/provider.ts';
 import type { SettingChange, SettingFinding, SettingsReading } from '../../core/settings.ts';
 import { cleanText } from '../../core/text.ts';
 import { parseArn } from '../aws.ts';

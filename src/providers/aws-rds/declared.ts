@@ -1,7 +1,7 @@
+import type { ProviderContext } from '../../core/context.ts';
 import { HoldfastError } from '../../core/errors.ts';
 import type { JsonValue } from '../../core/json.ts';
 import type { StepContext } from '../../core/operation.ts';
-import type { ProviderContext } from '../../core/provider.ts';
 import type { SettingChange, SettingFinding, SettingsReading } from '../../core/settings.ts';
 import { cleanText } from '../../core/text.ts';
 import { type Comparison, driftOf, findingsOf, isStill } from '../findings.ts';

@@ -1,4 +1,5 @@
-import type { ProviderContext, RecoveryOption } from '../../core/provider.ts';
+import type { ProviderContext } from '../../core/context.ts';
+import type { RecoveryOption } from '../../core/provider.ts';
 import type { BackupInfo, RecoveryWindow } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
 import { formatDuration } from '../../core/time.ts';

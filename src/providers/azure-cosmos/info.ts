@@ -1,5 +1,6 @@
+import type { ProviderContext } from '../../core/context.ts';
 import { HoldfastError } from '../../core/errors.ts';
-import type { ProviderContext, RecoveryOption } from '../../core/provider.ts';
+import type { RecoveryOption } from '../../core/provider.ts';
 import type { BackupInfo } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
 import { formatDuration } from '../../core/time.ts';

@@ -1,7 +1,7 @@
+import type { EntityBase } from '../../core/context.ts';
 import { HoldfastError } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/json.ts';
 import { isObject } from '../../core/json.ts';
-import type { EntityBase } from '../../core/provider.ts';
 import type { Runtime, SecretRef } from '../../core/runtime.ts';
 import { cleanText } from '../../core/text.ts';
 import { listOf, numberOf, textOf, type Wire } from '../../core/wire.ts';

@@ -1,6 +1,6 @@
+import type { ProviderContext } from '../../core/context.ts';
 import { HoldfastError } from '../../core/errors.ts';
 import { pageOf } from '../../core/page.ts';
-import type { ProviderContext } from '../../core/provider.ts';
 import type { RecoveryPoint, SnapshotList } from '../../core/schemas.ts';
 import { formatDuration } from '../../core/time.ts';
 import type { BigQueryClient } from './client.ts';

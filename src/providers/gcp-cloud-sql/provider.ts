@@ -1,5 +1,6 @@
 import { z } from 'zod';
-import { defineProvider, type EntityBase } from '../../core/provider.ts';
+import type { EntityBase } from '../../core/context.ts';
+import { defineProvider } from '../../core/provider.ts';
 import { GoogleProject, googleAuthorizer, googleCredentialFields, googleOrigin, googleProjectOf } from '../google.ts';
 import type { CloudSqlClient } from './client.ts';
 import { toCloudSqlError } from './map.ts';

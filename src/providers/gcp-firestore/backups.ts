@@ -1,8 +1,9 @@
+import type { ProviderContext } from '../../core/context.ts';
 import { HoldfastError } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/json.ts';
 import type { Step } from '../../core/operation.ts';
 import { compareFacts, type Plan, type PlanDraft } from '../../core/plan.ts';
-import type { ProviderContext, RecoveryOption } from '../../core/provider.ts';
+import type { RecoveryOption } from '../../core/provider.ts';
 import type { BackupInfo, RecoveryPoint } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
 import { formatDuration } from '../../core/time.ts';

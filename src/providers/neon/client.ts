@@ -1,6 +1,6 @@
+import type { EntityBase } from '../../core/context.ts';
 import { HoldfastError } from '../../core/errors.ts';
 import { isObject, type JsonObject } from '../../core/json.ts';
-import type { EntityBase } from '../../core/provider.ts';
 import type { Runtime, SecretRef } from '../../core/runtime.ts';
 import { cleanText, didYouMean } from '../../core/text.ts';
 import { listOf, textOf, type Wire } from '../../core/wire.ts';

@@ -1,7 +1,7 @@
+import type { ProviderContext } from '../../core/context.ts';
 import { HoldfastError } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/json.ts';
 import type { Step, StepContext } from '../../core/operation.ts';
-import type { ProviderContext } from '../../core/provider.ts';
 import { formatDuration } from '../../core/time.ts';
 import { follow } from '../follow.ts';
 import { unless } from '../rest.ts';

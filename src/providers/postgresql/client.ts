@@ -1,9 +1,10 @@
 import type { z } from 'zod';
+import type { EntityBase } from '../../core/context.ts';
 import { HoldfastError } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/json.ts';
 import type { Recovery } from '../../core/operation.ts';
 import type { PlanDraft } from '../../core/plan.ts';
-import type { EntityBase, RecoveryOption } from '../../core/provider.ts';
+import type { RecoveryOption } from '../../core/provider.ts';
 import type { Runtime } from '../../core/runtime.ts';
 import type { BackupInfo, RecoveryPoint, SnapshotList } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';

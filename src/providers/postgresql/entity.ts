@@ -1,5 +1,5 @@
+import type { EntityBase } from '../../core/context.ts';
 import type { Progress, StepContext } from '../../core/operation.ts';
-import type { EntityBase } from '../../core/provider.ts';
 import type { Runtime, SecretRef } from '../../core/runtime.ts';
 import type { Connection } from '../../postgres/connection.ts';
 import type { BackupRequest } from '../../postgres/dump.ts';

@@ -1,5 +1,6 @@
+import type { ProviderContext } from '../../core/context.ts';
 import { HoldfastError } from '../../core/errors.ts';
-import type { PermissionState, ProviderContext } from '../../core/provider.ts';
+import type { PermissionState } from '../../core/provider.ts';
 import { withSession } from '../../postgres/connection.ts';
 import { assertReadsEverything, readDatabase, readServer } from '../../postgres/server.ts';
 import type { PostgresClient } from './client.ts';

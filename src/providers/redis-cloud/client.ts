@@ -1,8 +1,8 @@
+import type { EntityBase } from '../../core/context.ts';
 import { HoldfastError } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/json.ts';
 import { isObject } from '../../core/json.ts';
 import type { Progress } from '../../core/operation.ts';
-import type { EntityBase } from '../../core/provider.ts';
 import type { Runtime, SecretRef } from '../../core/runtime.ts';
 import { listOf, numberOf, type Wire } from '../../core/wire.ts';
 import { type RestSend, restClient } from '../rest.ts';

@@ -1,6 +1,6 @@
+import type { EntityBase, ProviderContext } from '../../core/context.ts';
 import { type ErrorCode, HoldfastError } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/json.ts';
-import type { EntityBase, ProviderContext } from '../../core/provider.ts';
 import { cleanText } from '../../core/text.ts';
 import { numberOf, textOf, type Wire } from '../../core/wire.ts';
 import { type Address, type RedisCloudClient, supportsBackups, type Tier } from './client.ts';

@@ -1,8 +1,9 @@
 import type { Action } from '../../core/action.ts';
+import type { EntityBase } from '../../core/context.ts';
 import { asHoldfastError, type ErrorCode, HoldfastError } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/json.ts';
 import type { Principal } from '../../core/principal.ts';
-import type { EntityBase, PermissionState, ProviderGuide } from '../../core/provider.ts';
+import type { PermissionState, ProviderGuide } from '../../core/provider.ts';
 import type { Engine } from '../../engine/api.ts';
 import { permissionsOf } from '../../engine/permissions.ts';
 import { actionsOf } from './target.ts';

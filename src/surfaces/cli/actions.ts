@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import type { Action, AnyAction } from '../../core/action.ts';
-import type { EntityBase, Provider } from '../../core/provider.ts';
+import type { EntityBase } from '../../core/context.ts';
+import type { Provider } from '../../core/provider.ts';
 import { isGuarded } from '../../core/risk.ts';
 import type { Engine } from '../../engine/api.ts';
 import { exampleLine } from '../command-line.ts';

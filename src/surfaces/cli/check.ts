@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
+import type { EntityBase } from '../../core/context.ts';
 import { ERROR_CODES, type ErrorCode, HoldfastError } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/json.ts';
-import type { EntityBase } from '../../core/provider.ts';
 import { didYouMean } from '../../core/text.ts';
 import type { Engine } from '../../engine/api.ts';
 import { missingPermission, permissionsOf, policyOf } from '../../engine/permissions.ts';

@@ -1,6 +1,6 @@
 import type { Action, AnyAction, FleetAction } from '../../core/action.ts';
+import type { EntityBase } from '../../core/context.ts';
 import { asHoldfastError, HoldfastError } from '../../core/errors.ts';
-import type { EntityBase } from '../../core/provider.ts';
 import { cleanText, didYouMean } from '../../core/text.ts';
 import type { Engine } from '../../engine/api.ts';
 import { parametersOf } from '../parameters.ts';

@@ -1,7 +1,8 @@
 import type { Action } from '../../core/action.ts';
+import type { EntityBase } from '../../core/context.ts';
 import { ERROR_CODES } from '../../core/errors.ts';
 import type { SuggestedCall } from '../../core/plan.ts';
-import type { EntityBase, Provider, ProviderGuide } from '../../core/provider.ts';
+import type { Provider, ProviderGuide } from '../../core/provider.ts';
 import { isGuarded } from '../../core/risk.ts';
 import { formatDuration } from '../../core/time.ts';
 import type { Engine } from '../../engine/api.ts';

@@ -1,8 +1,9 @@
 import type { z } from 'zod';
 import type { Action, AnyAction } from '../../core/action.ts';
+import type { EntityBase } from '../../core/context.ts';
 import type { JsonObject } from '../../core/json.ts';
 import type { SuggestedCall } from '../../core/plan.ts';
-import type { EntityBase, Provider, SharedAction, StandardAction } from '../../core/provider.ts';
+import type { Provider, SharedAction, StandardAction } from '../../core/provider.ts';
 import { cleanText } from '../../core/text.ts';
 import { formatDuration } from '../../core/time.ts';
 import type { Engine } from '../../engine/api.ts';
