@@ -213,7 +213,8 @@ function isAbout({ provider, path, operation = '' }: JournalEntry, key: string):
   return provider !== 'redis-cloud' || path.includes(`/databases/${String(parameters['database_id'])}/`);
 }
 
-const actions: readonly AnyAction[] = [...registry.fleet, ...registry.actions];
+/** Everything that a surface shows as one thing; for an action that all providers share, the one across all entities. */
+const actions: readonly AnyAction[] = [...registry.fleet, ...registry.actions.filter(({ shared }) => !shared)];
 const action = (provider: string, name: string): AnyAction =>
   actions.find((one) => one.name === name && (one.kind === 'fleet' ? 'backup' : one.provider.id) === provider)!;
 const rows = actions.flatMap((one): { one: AnyAction; defines: string | undefined; name: string }[] =>
@@ -334,6 +335,15 @@ describePostgres('the same call, whatever the way in', () => {
     expect(reads.filter(({ one }) => !worked.has(one)).map(({ name }) => name)).toEqual([]);
     const everywhere = action('backup', 'find-recovery-options');
     await Promise.all(fleet.entities.map(({ key }) => same(everywhere, undefined, { entity: key })));
+    await Promise.all(
+      fleet.entities.map(async ({ key, defines }) => {
+        const { code, document } = await same(action('backup', 'check-settings'), undefined, { entity: key });
+        const declares = registry.actions.some(({ name, on }) => name === 'check-settings' && on.includes(defines));
+        expect(code, `${key} ${JSON.stringify(document)}`).toBe(declares ? 'it ran' : 'NOT_SUPPORTED');
+        // Nothing is left to do, which can be said any number of times.
+        if (document['in_line'] === true) await same(action('backup', 'apply-settings'), undefined, { entity: key });
+      }),
+    );
   });
 
   it('refuses alike: wrong names, wrong values, what is not there', { timeout: 90_000 }, async () => {
@@ -359,6 +369,8 @@ describePostgres('the same call, whatever the way in', () => {
       ['backup', 'find-recovery-options', undefined, { entity: 'sandbox/redis-por' }, 'ENTITY_NOT_FOUND'],
       ['backup', 'find-recovery-options', undefined, { entity: sql, at: '2199-01-01T00:00:00Z' }, 'INVALID_PARAMETER'],
       ['backup', 'plan', undefined, { entity: sql, action: 'restroe' }, 'INVALID_PARAMETER'],
+      ['backup', 'check-settings', undefined, { entity: 'sandbox/nothing' }, 'ENTITY_NOT_FOUND'],
+      ['backup', 'apply-settings', undefined, { entity: sql, settings: ['no_such'] }, 'INVALID_PARAMETER'],
       ['backup', 'plan', undefined, { entity: redis, action: 'delete-snapshot' }, 'NOT_SUPPORTED'],
     ];
     const before = fleet.provider.writes().length;
@@ -375,7 +387,7 @@ describePostgres('the same call, whatever the way in', () => {
   it('refuses every guarded example alike, with a plan, and runs it once it is approved', {
     timeout: 120_000,
   }, async () => {
-    const guarded = rows.filter(({ one }) => isGuarded(one.upTo));
+    const guarded = rows.filter(({ one }) => one.kind === 'provider' && isGuarded(one.upTo));
     expect(guarded.length).toBeGreaterThan(5);
     const ran = new Map<string, string>();
     const runRow = async (row: (typeof rows)[0]): Promise<void> => {
