@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest';
+import { SHARED_ACTIONS } from '../../src/core/provider.ts';
 import { collect, findAction } from '../../src/engine/registry.ts';
 import * as fleet from '../../tools/fleet.ts';
+import * as tools from '../../tools/index.ts';
 import { newShelf, toyModule } from '../support/toy.ts';
 
 const toy = toyModule(newShelf());
@@ -32,5 +34,30 @@ describe('the registry', () => {
     expect(() => findAction(registry, 'restart', undefined)).toThrow("there is no action 'restart'");
     expect(() => findAction(registry, 'special', shelf)).toThrow('special is not an action of toy/shelf');
     expect(() => findAction(registry, 'get-backup-info', shelf)).toThrow('Toy shelf has no get-backup-info');
+  });
+});
+
+describe('every provider of the product', () => {
+  const product = collect({ ...tools });
+
+  it.each(product.providers)(
+    '$id applies declared settings or says why not, and can be read about',
+    async (provider) => {
+      const { id, settings, cannot, guide } = provider;
+      const own = product.actions.filter((action) => action.provider === provider).map(({ name }) => name);
+      if (settings === undefined) for (const name of SHARED_ACTIONS) expect(cannot[name], id).toMatch(/\w{3}/);
+      else expect(own).toEqual(expect.arrayContaining([...SHARED_ACTIONS]));
+      const page = await guide?.();
+      expect(page?.behaviour.length, id).toBeGreaterThan(2);
+      expect(page?.limits.length, id).toBeGreaterThan(0);
+      expect(page?.credentials.length, id).toBeGreaterThan(0);
+      // What an action needs is said of each, if only that it is nothing of its own.
+      expect(Object.keys(page?.permissions ?? {}), id).toEqual(expect.arrayContaining(own));
+      expect(page?.policy([...new Set(Object.values(page.permissions).flat())])).toMatch(/\w{3}/);
+    },
+  );
+
+  it.each(product.providers)('$id can look through an account', ({ discover }) => {
+    expect(discover).toBeTypeOf('function');
   });
 });
