@@ -1,10 +1,8 @@
 import { completable, type McpServer, ProtocolError, ProtocolErrorCode } from '@modelcontextprotocol/server';
 import { z } from 'zod';
-import { asHoldfastError, HoldfastError } from '../../core/errors.ts';
+import { asHoldfastError } from '../../core/errors.ts';
 import { isObject } from '../../core/json.ts';
 import type { Principal } from '../../core/principal.ts';
-import type { EntityBase } from '../../core/provider.ts';
-import { didYouMean } from '../../core/text.ts';
 import type { Engine } from '../../engine/api.ts';
 import { type CallParts, renderOptions } from './call.ts';
 import { RUNBOOK_LIST } from './runbook-list.ts';
@@ -107,22 +105,11 @@ function occasionOf(engine: Engine, given: Readonly<Record<string, unknown>>): O
   };
   const key = text('entity');
   return {
-    entity: key === undefined ? undefined : configured(engine, key),
+    entity: key === undefined ? undefined : engine.entity(key),
     at: text('at') ?? text('moment'),
     change: text('change'),
     snapshot_id: text('snapshot_id'),
   };
-}
-
-function configured(engine: Engine, key: string): EntityBase {
-  const found = engine.entities().find((entity) => entity.key === key);
-  if (found !== undefined) return found;
-  throw new HoldfastError('ENTITY_NOT_FOUND', `no entity '${key.slice(0, 100)}' is configured`, {
-    hint: didYouMean(
-      key,
-      engine.entities().map((entity) => entity.key),
-    ),
-  });
 }
 
 /** Completes ids of snapshots by asking the provider, for a short time; none where that fails. */
