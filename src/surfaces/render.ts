@@ -253,7 +253,11 @@ function renderList(items: readonly unknown[], options: RenderOptions): string {
 export function renderTable(rows: readonly Record<string, unknown>[], options: RenderOptions = {}): string {
   if (rows.length === 0) return '(none)';
   const keys = [...new Set(rows.flatMap((row) => Object.keys(row).filter((key) => row[key] !== undefined)))];
-  const nested = keys.filter((key) => rows.some((row) => typeof row[key] === 'object' && row[key] !== null));
+  // A member that is a plain value in some rows stays in its column in the others too.
+  const nested = keys.filter((key) => {
+    const members = rows.map((row) => row[key]).filter((member) => member !== undefined && member !== null);
+    return members.length > 0 && members.every((member) => typeof member === 'object');
+  });
   const columns = keys.filter((key) => !nested.includes(key));
   const below = (row: Record<string, unknown>): string[] =>
     nested
@@ -261,9 +265,11 @@ export function renderTable(rows: readonly Record<string, unknown>[], options: R
       .map((key) => {
         const member = row[key];
         if (isCall(member)) return `${key}: ${renderCall(member, options)}`;
+        if (isPlan(member)) return `${key}:\n${indent(renderPlan(member, options))}`;
+        if (isLongList(member)) return `${key}:\n${indent(renderTable(member, options))}`;
         return `${key}: ${Array.isArray(member) ? member.map(inlineMember).join('; ') || '(none)' : inlineMember(member)}`;
       });
-  const cells = rows.map((row) => columns.map((key) => (row[key] === undefined ? '-' : scalar(row[key]))));
+  const cells = rows.map((row) => columns.map((key) => inlineMember(row[key])));
   const widths = columns.map((key, at) => Math.max(key.length, ...cells.map((line) => line[at]!.length)));
   const total = widths.reduce((sum, width) => sum + width + 2, 0);
   if (columns.length === 0 || total > (options.width ?? 160)) {
@@ -273,6 +279,7 @@ export function renderTable(rows: readonly Record<string, unknown>[], options: R
           ...columns.filter((key) => row[key] !== undefined).map((key) => `${key}: ${quantity(key, row[key])}`),
           ...below(row),
         ]
+          .flatMap((text) => text.split('\n'))
           .map((line, at) => `${at === 0 ? '- ' : '  '}${line}`)
           .join('\n'),
       )
@@ -285,8 +292,14 @@ export function renderTable(rows: readonly Record<string, unknown>[], options: R
       .trimEnd();
   return [
     write(columns),
-    ...cells.flatMap((line, at) => [write(line), ...below(rows[at]!).map((text) => `    ${text}`)]),
+    ...cells.flatMap((line, at) => [write(line), ...below(rows[at]!).map((text) => indent(indent(text)))]),
   ].join('\n');
+}
+
+/** Whether members of a row are too much for one line. */
+function isLongList(value: unknown): value is readonly Record<string, unknown>[] {
+  if (!Array.isArray(value) || value.length === 0 || !value.every(isObject)) return false;
+  return value.map(inlineMember).join('; ').length > 100;
 }
 
 function isCall(value: unknown): value is SuggestedCall {
@@ -338,6 +351,7 @@ function inlineMember(member: unknown): string {
 }
 
 function quantity(key: string, value: unknown): string {
+  if (isObject(value)) return inline(value);
   if (typeof value === 'number' && Number.isFinite(value)) {
     if (key.endsWith('_bytes') && value >= 1024) return formatBytes(value, true);
     if (key === 'duration_estimate') return `${value} s (${formatDuration(value)})`;
