@@ -125,7 +125,9 @@ async function refusedWith(
 }
 
 async function finish(site: Site, answer: ToolAnswer): Promise<void> {
-  const id = answer.structured['operation_id'];
+  // A call for one database through a tool for all of them names its operation with the database.
+  const { operation_id, databases } = answer.structured as { operation_id?: string; databases?: JsonObject[] };
+  const id = operation_id ?? databases?.[0]?.['operation_id'];
   if (typeof id !== 'string') return;
   await site.harness.engine.call({
     principal: BOSS,
