@@ -3,6 +3,13 @@ import { defineAction } from '../src/core/action.ts';
 import { pageOf } from '../src/core/page.ts';
 import { BackupInfo, InstantInput, ListInput, RecoveryPoint, RestoreJob, SnapshotList } from '../src/core/schemas.ts';
 import { cleanText } from '../src/core/text.ts';
+import { known } from '../src/core/wire.ts';
+import {
+  collectionsSafety,
+  collectionsSteps,
+  planCollections,
+  undoCollections,
+} from '../src/providers/mongodb-atlas/collections.ts';
 import { backupInfo } from '../src/providers/mongodb-atlas/info.ts';
 import { tierError } from '../src/providers/mongodb-atlas/map.ts';
 import { mongodbAtlas } from '../src/providers/mongodb-atlas/provider.ts';
@@ -122,17 +129,20 @@ export const describeSnapshot = defineAction({
   title: 'Describe a snapshot of an Atlas cluster',
   summary: 'Describes one snapshot of an Atlas cluster, with the databases in it where Atlas tells.',
   risk: 'read',
-  input: z.object({ snapshot_id: z.string() }),
+  input: z.object({ snapshot_id: z.string(), database: z.string().describe('names its collections').optional() }),
   output: RecoveryPoint,
   errors: [...REACH, 'SNAPSHOT_NOT_FOUND', 'INVALID_PARAMETER'],
   source: 'Atlas Admin API v2: getGroupClusterBackupSnapshot, …ShardedCluster, getGroupFlexClusterBackupSnapshot',
   example: { snapshot_id: '$newest' },
-  async run({ client, signal }, { snapshot_id }) {
+  async run({ client, signal }, { snapshot_id, database }) {
     const deployment = await client.deployment(client.own, signal);
     if (deployment.kind === 'free') throw tierError(deployment, 'snapshots');
     const snapshot = await client.snapshot(deployment, snapshot_id, signal);
-    const databases = snapshot.restorable ? await client.databasesIn(deployment, snapshot.id, signal) : undefined;
-    return databases === undefined ? snapshot : { ...snapshot, provider: { ...snapshot.provider, databases } };
+    if (!snapshot.restorable) return snapshot;
+    const databases = await client.databasesIn(deployment, snapshot.id, signal);
+    const isIn = database !== undefined && databases?.includes(database);
+    const collections = isIn ? await client.collectionsIn(deployment, snapshot.id, database, signal) : undefined;
+    return { ...snapshot, provider: known({ ...snapshot.provider, databases, collections }) };
   },
 });
 
@@ -179,6 +189,37 @@ export const restore = defineAction({
   safety: { steps: (_input, plan) => safetySteps(plan), undo: undoRestore },
 });
 
+const Names = z.array(z.string()).min(1).max(100).optional();
+
+export const restoreCollections = defineAction({
+  provider: mongodbAtlas,
+  name: 'restore-collections',
+  title: 'Restore some collections of an Atlas cluster',
+  summary:
+    'Restores collections from a snapshot or a moment as copies beside what there is; OVERWRITE_EXISTING replaces them and needs confirmation.',
+  risk: 'create',
+  upTo: 'overwrite',
+  input: z.object({
+    snapshot_id: z.string().optional(),
+    restore_timestamp: InstantInput.optional(),
+    collections: Names.describe('database.collection'),
+    databases: Names,
+    write_strategy: z.enum(['CREATE_NEW', 'OVERWRITE_EXISTING']).default('CREATE_NEW'),
+    index_strategy: z.enum(['ALL', 'NONE', 'ALL_EXCEPT_TTL']).default('ALL_EXCEPT_TTL'),
+    target_cluster: z.string().optional(),
+    target_project_id: z.string().optional(),
+    safety_snapshot: z.boolean().optional(),
+  }),
+  output: RestoreJob,
+  errors: [...REACH, 'SNAPSHOT_NOT_FOUND', 'INVALID_STATE', 'INVALID_PARAMETER', 'TIMEOUT', 'CANCELLED'],
+  source: 'Atlas Admin API v2: createGroupClusterCollectionRestoreJob',
+  example: { snapshot_id: '$newest', collections: ['shop.orders'] },
+  plan: (context, input) => planCollections(context, input),
+  steps: (input, plan) => collectionsSteps(input, plan),
+  result: (results) => results['wait'] as unknown as RestoreJob,
+  safety: { steps: (input, plan) => collectionsSafety(input, plan), undo: undoCollections },
+});
+
 export const getRestoreStatus = defineAction({
   provider: mongodbAtlas,
   name: 'get-restore-status',
@@ -188,7 +229,8 @@ export const getRestoreStatus = defineAction({
   input: z.object({ job_id: z.string() }),
   output: RestoreJob,
   errors: [...REACH, 'INVALID_PARAMETER'],
-  source: 'Atlas Admin API v2: getGroupClusterBackupRestoreJob, getGroupFlexClusterBackupRestoreJob',
+  source:
+    'Atlas Admin API v2: getGroupClusterBackupRestoreJob, getGroupFlexClusterBackupRestoreJob, …CollectionRestoreJob',
   example: { job_id: '6a300000a1b2c3d4e5f60001' },
   run: (context, { job_id }) => restoreStatus(context, job_id),
 });

@@ -35,6 +35,26 @@ interface SimulatedJob {
   applied: boolean;
 }
 
+interface SimulatedNamespace {
+  source: string;
+  target: string;
+  /** A word in place of the state that the clock gives. */
+  state?: string;
+}
+
+interface SimulatedCollectionJob {
+  id: string;
+  source: SimulatedCluster;
+  target: SimulatedCluster;
+  body: JsonObject;
+  at: number;
+  namespaces: SimulatedNamespace[];
+  beganAt: number;
+  endsAt: number;
+  outcome: 'succeeds' | 'fails' | 'cancelled';
+  applied: boolean;
+}
+
 export interface SimulatedPolicyItem {
   frequencyType: string;
   frequencyInterval: number;
@@ -55,6 +75,8 @@ export interface SimulatedCluster {
   backups: boolean;
   pitr: boolean;
   protected: boolean;
+  /** Gone, its snapshots retained: only they and restores from them answer under its name. */
+  deleted: boolean;
   disk: number;
   windowDays: number;
   /** Since when the log is kept, ms. */
@@ -74,6 +96,9 @@ export interface AtlasState {
   readonly projects: { id: string; name: string; compliance: string | undefined }[];
   readonly clusters: SimulatedCluster[];
   readonly jobs: SimulatedJob[];
+  readonly collectionJobs: SimulatedCollectionJob[];
+  /** Collections that the next restore of collections cannot restore. */
+  readonly unsupported: Set<string>;
   /** Private key by public key: what digest credentials are checked against. */
   readonly keys: Map<string, string>;
   /** Service accounts that are refused, by client id. */
@@ -166,6 +191,12 @@ const LEAST_DAYS: Record<string, number> = { weekly: 7, monthly: 31, yearly: 365
 const daysKept = ({ retentionUnit, retentionValue }: SimulatedPolicyItem): number =>
   retentionValue * (UNIT_DAYS[retentionUnit] ?? 0);
 
+/** Splits `database.collection`. */
+function splitName(full: string): [string, string] {
+  const dot = full.indexOf('.');
+  return dot < 0 ? [full, ''] : [full.slice(0, dot), full.slice(dot + 1)];
+}
+
 function pick(value: unknown, names: readonly string[]): void {
   if (!isObject(value)) throw new Refused(400, 'MISSING_ATTRIBUTE', 'Bad Request');
   const stranger = Object.keys(value).find((name) => !names.includes(name));
@@ -216,6 +247,7 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
       backups: true,
       pitr: false,
       protected: true,
+      deleted: false,
       disk: 10,
       windowDays: 7,
       pitrSince: 0,
@@ -236,6 +268,8 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
     ],
     clusters: [],
     jobs: [],
+    collectionJobs: [],
+    unsupported: new Set(),
     keys: new Map(),
     refused: new Set(),
     denied: new Map(),
@@ -299,6 +333,11 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
   addCluster('free-playground', { kind: 'free', size: 'M0', backups: false, protected: false, disk: 0.5 });
   const legacy = addCluster('legacy-reports', { backups: false, protected: false, version: '7.0.24' });
   legacy.history = [{ at: 0, content: { reports: { pdf: 4_100 } } }];
+  // Deleted, with its backups retained.
+  const gone = addCluster('old-orders', { deleted: true, protected: false });
+  gone.history = [{ at: 0, content: { orders: { lines: 1_200 } } }];
+  addSnapshot(gone, 6 * DAY, { expiresAt: started + 20 * DAY });
+  addSnapshot(gone, 4 * DAY, { expiresAt: started + 22 * DAY });
   addCluster('archive', { project: DRILLS, size: 'M20', disk: 20 });
 
   const contentAt = (cluster: SimulatedCluster, at: number): SimulatedContent =>
@@ -315,6 +354,23 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
       const snapshot = job.source.snapshots.find(({ id }) => id === job.snapshotId);
       const moment = job.seconds === undefined ? (snapshot?.beganAt ?? job.beganAt) : job.seconds * 1000;
       target?.history.push({ at: job.endsAt, content: contentAt(job.source, moment) });
+    }
+    for (const job of state.collectionJobs) {
+      if (job.applied || job.outcome !== 'succeeds' || job.endsAt > now()) continue;
+      job.applied = true;
+      const from = contentAt(job.source, job.at);
+      const content = contentAt(job.target, job.endsAt);
+      for (const namespace of job.namespaces) {
+        const [database, collection] = splitName(namespace.source);
+        const count = from[database]?.[collection];
+        const [toDatabase, toCollection] = splitName(namespace.target);
+        const isTaken = content[toDatabase]?.[toCollection] !== undefined;
+        if (state.unsupported.has(namespace.source)) namespace.state = 'UNSUPPORTED';
+        else if (count === undefined) namespace.state = 'NOT_FOUND';
+        else if (isTaken && job.body['writeStrategy'] === 'CREATE_NEW') namespace.state = 'NOT_RESTORED';
+        else content[toDatabase] = { ...content[toDatabase], [toCollection]: count };
+      }
+      job.target.history.push({ at: job.endsAt, content });
     }
     for (const cluster of state.clusters) {
       cluster.snapshots = cluster.snapshots.filter(({ expiresAt }) => expiresAt > now());
@@ -699,6 +755,7 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
   const targetOf = (project: string, name: string, source: SimulatedCluster): SimulatedCluster => {
     if (!state.projects.some(({ id }) => id === project)) throw notFound('GROUP_NOT_FOUND');
     const target = clusterOf(project, name);
+    if (target.deleted) throw notFound('CLUSTER_NOT_FOUND');
     if (target.kind === 'free' || (target.kind === 'flex' && source.kind !== 'flex')) {
       throw new Refused(400, 'CANNOT_USE_FLEX_CLUSTER_IN_CLUSTER_API', 'Bad Request');
     }
@@ -879,6 +936,108 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
     Object.assign(cluster, { hour, minute, policy, windowDays });
   };
 
+  const startCollections = (cluster: SimulatedCluster, body: unknown): SimulatedCollectionJob => {
+    pick(body, [
+      'snapshotId',
+      'pointInTimeUtcSeconds',
+      'databases',
+      'collections',
+      'databaseSuffix',
+      'collectionSuffix',
+      'writeStrategy',
+      'indexStrategy',
+      'targetGroupId',
+      'targetClusterName',
+    ]);
+    const wire = body as JsonObject;
+    const bad = (field: string): Refused => new Refused(400, 'INVALID_ATTRIBUTE', 'Bad Request', [field]);
+    const { writeStrategy, indexStrategy, snapshotId, pointInTimeUtcSeconds: seconds } = wire;
+    if (writeStrategy !== 'CREATE_NEW' && writeStrategy !== 'OVERWRITE_EXISTING') throw bad('writeStrategy');
+    if (!['ALL', 'NONE', 'ALL_EXCEPT_TTL'].includes(String(indexStrategy))) throw bad('indexStrategy');
+    if ((snapshotId === undefined) === (seconds === undefined)) throw bad('snapshotId');
+    if (!cluster.backups) throw notFound('BACKUP_CONFIG_NOT_FOUND');
+    const target = targetOf(String(wire['targetGroupId']), String(wire['targetClusterName']), cluster);
+    if (target.kind !== 'dedicated') throw bad('targetClusterName');
+    let at: number;
+    if (seconds === undefined) {
+      const snapshot = snapshotOf(cluster, String(snapshotId));
+      if (snapshotState(snapshot) !== 'completed') throw new Refused(409, 'SNAPSHOT_NOT_COMPLETED', 'Conflict');
+      at = snapshot.beganAt;
+    } else {
+      at = Number(seconds) * 1000;
+      const earliest = Math.max(now() - cluster.windowDays * DAY, cluster.pitrSince);
+      if (!cluster.pitr || at < earliest || at > now()) throw new Refused(400, 'INVALID_POINT_IN_TIME', 'Bad Request');
+    }
+    const names = (field: 'databases' | 'collections'): string[] => {
+      const given = wire[field] ?? [];
+      if (!Array.isArray(given) || given.length > 100) throw bad(field);
+      return given.map((entry) => {
+        if (!isObject(entry) || typeof entry['sourceNamespace'] !== 'string') throw bad(field);
+        return entry['sourceNamespace'];
+      });
+    };
+    const suffix = (field: 'databaseSuffix' | 'collectionSuffix'): string => {
+      if (wire[field] !== undefined && writeStrategy !== 'CREATE_NEW') throw bad(field);
+      return String(wire[field] ?? '');
+    };
+    const held = contentAt(cluster, at);
+    const whole = names('databases').flatMap((database) =>
+      Object.keys(held[database] ?? {}).map((name) => ({
+        source: `${database}.${name}`,
+        target: `${database}${suffix('databaseSuffix')}.${name}`,
+      })),
+    );
+    const single = names('collections').map((name) => ({
+      source: name,
+      target: `${name}${suffix('collectionSuffix')}`,
+    }));
+    if (names('databases').length + single.length === 0) throw bad('collections');
+    const beganAt = now();
+    const job: SimulatedCollectionJob = {
+      id: newId(beganAt),
+      source: cluster,
+      target,
+      body: wire,
+      at,
+      namespaces: [...whole, ...single],
+      beganAt,
+      endsAt: beganAt + state.restoreMs,
+      outcome: state.failNext === 'restore' ? 'fails' : 'succeeds',
+      applied: false,
+    };
+    if (job.outcome === 'fails') state.failNext = undefined;
+    state.collectionJobs.push(job);
+    return job;
+  };
+
+  const collectionJobOf = (cluster: SimulatedCluster, id: string): SimulatedCollectionJob => {
+    const found = state.collectionJobs.find((job) => job.id === id && job.source === cluster);
+    if (found === undefined) throw notFound('RESOURCE_NOT_FOUND');
+    return found;
+  };
+
+  const documentsOf = (job: SimulatedCollectionJob, { source, state: word }: SimulatedNamespace): number => {
+    const [database, collection] = splitName(source);
+    return word === undefined ? (contentAt(job.source, job.at)[database]?.[collection] ?? 0) : 0;
+  };
+
+  const showCollectionJob = (job: SimulatedCollectionJob): JsonObject => {
+    const over = now() >= job.endsAt;
+    const total = job.namespaces.reduce((sum, one) => sum + documentsOf(job, one), 0);
+    const done = over ? 1 : (now() - job.beganAt) / (job.endsAt - job.beganAt);
+    const word = { succeeds: 'SUCCESSFUL', fails: 'FAILED', cancelled: 'CANCELED' }[job.outcome];
+    return {
+      id: job.id,
+      ...job.body,
+      state: over || job.outcome === 'cancelled' ? word : now() - job.beganAt < 500 ? 'INITIALIZING' : 'IN_PROGRESS',
+      createdAt: iso(job.beganAt),
+      ...(over ? { finishedAt: iso(job.endsAt) } : {}),
+      ...(over && job.outcome === 'fails' ? { errorMessage: 'the simulated restore failed' } : {}),
+      restoredDocuments: Math.floor(total * done),
+      totalDocuments: total,
+    };
+  };
+
   const jobOf = (cluster: SimulatedCluster, id: string): SimulatedJob => {
     const found = state.jobs.find((job) => job.id === id && job.source === cluster);
     if (found === undefined) throw notFound('RESOURCE_NOT_FOUND');
@@ -898,12 +1057,19 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
     operations.push({ method, path, version, handle });
   };
   const dedicated = (parts: string[]): SimulatedCluster => {
+    const cluster = retained(parts);
+    if (cluster.deleted) throw notFound('CLUSTER_NOT_FOUND');
+    return cluster;
+  };
+  /** A cluster whose snapshots answer, whether there still is one or not. */
+  const retained = (parts: string[]): SimulatedCluster => {
     const cluster = clusterOf(parts[0] as string, parts[1] as string);
     if (cluster.kind === 'flex') throw new Refused(409, 'CANNOT_USE_FLEX_CLUSTER_IN_CLUSTER_API', 'Conflict');
     return cluster;
   };
   const flexible = (parts: string[]): SimulatedCluster => {
     const cluster = clusterOf(parts[0] as string, parts[1] as string);
+    if (cluster.deleted) throw notFound('CLUSTER_NOT_FOUND');
     if (cluster.kind !== 'flex') throw new Refused(400, 'CANNOT_USE_NON_FLEX_CLUSTER_IN_FLEX_API', 'Bad Request');
     return cluster;
   };
@@ -936,7 +1102,7 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
       id: found.id,
       name: found.name,
       orgId: ORGANISATION,
-      clusterCount: state.clusters.filter((cluster) => cluster.project === found.id).length,
+      clusterCount: state.clusters.filter((cluster) => cluster.project === found.id && !cluster.deleted).length,
       created: iso(started - 400 * DAY),
       links: links(request),
     });
@@ -956,7 +1122,7 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
     page(
       request,
       state.clusters
-        .filter((cluster) => cluster.project === project && cluster.kind !== 'flex')
+        .filter((cluster) => cluster.project === project && cluster.kind !== 'flex' && !cluster.deleted)
         .map((cluster) => showCluster(cluster, request)),
       '2024-08-05',
     ),
@@ -979,7 +1145,7 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
     return answer(200, '2024-08-05', showSchedule(cluster, request));
   });
   on('GET', `${C}/backup/snapshots`, '2023-01-01', (request, parts) => {
-    const cluster = dedicated(parts);
+    const cluster = retained(parts);
     const rows = cluster.shards > 0 ? [] : rowsOf(cluster);
     return page(
       request,
@@ -988,11 +1154,11 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
     );
   });
   on('POST', `${C}/backup/snapshots`, '2023-01-01', (request, parts) => {
-    const cluster = dedicated(parts);
-    return answer(200, '2023-01-01', showSnapshot(cluster, takeSnapshot(cluster, request.json), request));
+    const cluster = retained(parts);
+    return answer(200, '2023-01-01', showSnapshot(cluster, takeSnapshot(dedicated(parts), request.json), request));
   });
   on('GET', `${C}/backup/snapshots/shardedClusters`, '2023-01-01', (request, parts) => {
-    const cluster = dedicated(parts);
+    const cluster = retained(parts);
     const rows = cluster.shards > 0 ? rowsOf(cluster) : [];
     return answer(200, '2023-01-01', {
       results: rows.map((snapshot) => showSnapshot(cluster, snapshot, request)),
@@ -1002,7 +1168,7 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
   });
   for (const infix of ['', '/shardedCluster']) {
     const reach = (parts: string[]): [SimulatedCluster, SimulatedSnapshot] => {
-      const cluster = dedicated(parts);
+      const cluster = retained(parts);
       if (cluster.shards > 0 !== (infix !== '')) throw notFound('SNAPSHOT_NOT_FOUND');
       return [cluster, snapshotOf(cluster, parts[2] as string)];
     };
@@ -1020,7 +1186,7 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
     });
   }
   on('GET', `${C}/backup/snapshots/*/databases`, '2025-03-12', (request, parts) => {
-    const cluster = dedicated(parts);
+    const cluster = retained(parts);
     const snapshot = snapshotOf(cluster, parts[2] as string);
     const names = Object.keys(contentAt(cluster, snapshot.beganAt)).sort();
     return page(
@@ -1029,8 +1195,44 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
       '2025-03-12',
     );
   });
-  on('GET', `${C}/backup/restoreJobs`, '2023-01-01', (request, parts) => {
+  on('GET', `${C}/backup/snapshots/*/databases/*/collections`, '2025-03-12', (request, parts) => {
     const cluster = dedicated(parts);
+    const snapshot = snapshotOf(cluster, parts[2] as string);
+    const names = Object.keys(contentAt(cluster, snapshot.beganAt)[parts[3] as string] ?? {}).sort();
+    return page(
+      request,
+      names.map((name) => ({ name, links: [] })),
+      '2025-03-12',
+    );
+  });
+  on('GET', `${C}/collectionRestoreJobs`, '2025-03-12', (request, parts) => {
+    const cluster = dedicated(parts);
+    const own = state.collectionJobs.filter(({ source }) => source === cluster);
+    return page(request, own.map(showCollectionJob), '2025-03-12');
+  });
+  on('POST', `${C}/collectionRestoreJobs`, '2025-03-12', (request, parts) =>
+    answer(201, '2025-03-12', showCollectionJob(startCollections(dedicated(parts), request.json))),
+  );
+  on('GET', `${C}/collectionRestoreJobs/*`, '2025-03-12', (_, parts) =>
+    answer(200, '2025-03-12', showCollectionJob(collectionJobOf(dedicated(parts), parts[2] as string))),
+  );
+  on('GET', `${C}/collectionRestoreJobs/*/collections`, '2025-03-12', (request, parts) => {
+    const job = collectionJobOf(dedicated(parts), parts[2] as string);
+    const over = now() >= job.endsAt && job.outcome === 'succeeds';
+    return page(
+      request,
+      job.namespaces.map((one) => ({
+        sourceNamespace: one.source,
+        effectiveTargetNamespace: one.target,
+        state: one.state ?? (over ? 'SUCCESSFUL' : 'IN_PROGRESS'),
+        restoredDocuments: over ? documentsOf(job, one) : 0,
+        totalDocuments: documentsOf(job, one),
+      })),
+      '2025-03-12',
+    );
+  });
+  on('GET', `${C}/backup/restoreJobs`, '2023-01-01', (request, parts) => {
+    const cluster = retained(parts);
     return page(
       request,
       state.jobs.filter(({ source }) => source === cluster).map((job) => showJob(job, request)),
@@ -1038,10 +1240,10 @@ export function mongodbAtlasSimulator({ clock }: SimulatorOptions): AtlasSimulat
     );
   });
   on('POST', `${C}/backup/restoreJobs`, '2023-01-01', (request, parts) =>
-    answer(200, '2023-01-01', showJob(startRestore(dedicated(parts), request.json), request)),
+    answer(200, '2023-01-01', showJob(startRestore(retained(parts), request.json), request)),
   );
   on('GET', `${C}/backup/restoreJobs/*`, '2023-01-01', (request, parts) =>
-    answer(200, '2023-01-01', showJob(jobOf(dedicated(parts), parts[2] as string), request)),
+    answer(200, '2023-01-01', showJob(jobOf(retained(parts), parts[2] as string), request)),
   );
   on('GET', `${P}/dbAccessHistory/clusters/*`, '2023-01-01', (_, parts) => {
     const cluster = dedicated(parts);

@@ -29,6 +29,11 @@ const USED = [
   'takeGroupClusterBackupSnapshots',
   'deleteGroupClusterBackupSnapshot',
   'deleteGroupClusterBackupSnapshotShardedCluster',
+  'listGroupClusterBackupSnapshotDatabaseCollections',
+  'listGroupClusterCollectionRestoreJobs',
+  'createGroupClusterCollectionRestoreJob',
+  'getGroupClusterCollectionRestoreJob',
+  'listGroupClusterCollectionRestoreJobCollections',
   'listGroupClusterBackupRestoreJobs',
   'getGroupClusterBackupRestoreJob',
   'createGroupClusterBackupRestoreJob',
@@ -103,6 +108,27 @@ describe.skipIf(specDirectory === undefined)(`MongoDB Atlas against its API desc
     expect(contract.faults).toEqual([]);
   });
 
+  it('holds for collections, from a snapshot and a moment', async () => {
+    const snapshot_id = atlas.newest();
+    await atlas.read(tools.describeSnapshot, { snapshot_id, database: 'shop' });
+    const some = { snapshot_id, collections: ['shop.orders'], databases: ['audit'] };
+    const { output } = await atlas.operate<RestoreJob>(tools.restoreCollections, some);
+    await atlas.read(tools.getRestoreStatus, { job_id: output.job_id });
+    const at = Math.floor(atlas.server.clock.now().getTime() / 1000) - 3600;
+    const over = { restore_timestamp: at, collections: ['shop.orders'], write_strategy: 'OVERWRITE_EXISTING' };
+    await atlas.operate(tools.restoreCollections, over, { safety: true });
+    expect(contract.faults).toEqual([]);
+  });
+
+  it('holds for a cluster that is deleted', async () => {
+    const context = await atlas.connect({ name: 'old-orders' });
+    await atlas.read(tools.listSnapshots, {}, context);
+    const input = { snapshot_id: atlas.newest('old-orders'), target_cluster: 'drill-target' };
+    const { output } = await atlas.operate<RestoreJob>(tools.restore, input, { context });
+    await atlas.read(tools.getRestoreStatus, { job_id: output.job_id }, context);
+    expect(contract.faults).toEqual([]);
+  });
+
   it('holds for Flex', async () => {
     await story('flex-notes', 'flex-spare');
     expect(contract.faults).toEqual([]);
@@ -148,7 +174,7 @@ describe.skipIf(specDirectory === undefined)(`MongoDB Atlas against its API desc
     const { runtime, signal } = await atlas.connect();
     const access = { client_id: 'mdb_sa_id_sandbox', client_secret: { secret: 'env', name: 'ATLAS' } };
     const discovery = await mongodbAtlas.discover!({ runtime, signal, access, endpoint: atlas.server.origin });
-    expect(discovery?.found).toHaveLength(atlas.simulator.state.clusters.length);
+    expect(discovery?.found).toHaveLength(atlas.simulator.state.clusters.filter(({ deleted }) => !deleted).length);
     expect(contract.faults).toEqual([]);
   });
 

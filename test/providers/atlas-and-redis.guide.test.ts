@@ -93,7 +93,8 @@ describe('looking through an account', () => {
       atlas.pageLimit = 2;
       const { found, problems } = (await look(id, access))!;
       expect(problems).toEqual([]);
-      const count = id === 'mongodb-atlas' ? atlas.clusters.length : redis.databases.size + 2;
+      const count =
+        id === 'mongodb-atlas' ? atlas.clusters.filter(({ deleted }) => !deleted).length : redis.databases.size + 2;
       expect(found).toHaveLength(count);
       const entities = found.map(({ defines, parameters }, index) => ({
         key: `found/e${index}`,

@@ -12,13 +12,16 @@ import {
   type Deployment,
   type Frequency,
   goneDeployment,
+  type RestoredCollection,
   refusalError,
   type Subject,
+  toCollectionJob,
   toDeployment,
   toFlexDeployment,
   toFlexJob,
   toFlexSnapshot,
   toJob,
+  toRestoredCollection,
   toSchedule,
   toSnapshot,
 } from './map.ts';
@@ -239,6 +242,54 @@ export class AtlasClient {
     return found?.map((wire) => cleanText(wire['name'], 64));
   }
 
+  /** Names the collections of a database in a snapshot, or undefined where Atlas does not tell. */
+  async collectionsIn(
+    deployment: Deployment,
+    id: string,
+    database: string,
+    signal: AbortSignal,
+  ): Promise<string[] | undefined> {
+    if (deployment.kind !== 'dedicated') return undefined;
+    const snapshot = `${this.#cluster(deployment)}/backup/snapshots/${objectId(id, 'snapshot_id')}`;
+    const path = `${snapshot}/databases/${encodeURIComponent(database)}/collections`;
+    const call: Call = { subject: 'snapshot', role: 'Project Backup Manager', signal };
+    const found = await unless(
+      this.#pages(path, call),
+      'INSUFFICIENT_PERMISSIONS',
+      'SNAPSHOT_NOT_FOUND',
+      'INVALID_PARAMETER',
+      'NOT_SUPPORTED',
+    );
+    return found?.map((wire) => cleanText(wire['name'], 255));
+  }
+
+  /** Lists the restore jobs of collections that began at a dedicated cluster's snapshots, newest first. */
+  async collectionJobs(deployment: Deployment, signal: AbortSignal): Promise<AtlasJob[]> {
+    const call: Call = { subject: 'cluster', role: 'Project Backup Manager', signal };
+    const found = await this.#pages(`${this.#cluster(deployment)}/collectionRestoreJobs`, call);
+    return found.map(toCollectionJob).sort((a, b) => b.job_id.localeCompare(a.job_id));
+  }
+
+  /** @throws {HoldfastError} RESOURCE_NOT_FOUND */
+  async collectionJob(deployment: Deployment, id: string, signal: AbortSignal): Promise<AtlasJob> {
+    const call: Call = { subject: 'job', role: 'Project Backup Manager', signal };
+    const path = `${this.#cluster(deployment)}/collectionRestoreJobs/${objectId(id, 'job_id')}`;
+    return toCollectionJob(await this.#get(path, call));
+  }
+
+  /** Tells what became of each collection of a job. */
+  async restoredCollections(deployment: Deployment, id: string, signal: AbortSignal): Promise<RestoredCollection[]> {
+    const call: Call = { subject: 'job', role: 'Project Backup Manager', signal };
+    const path = `${this.#cluster(deployment)}/collectionRestoreJobs/${objectId(id, 'job_id')}/collections`;
+    return (await this.#pages(path, call)).map(toRestoredCollection);
+  }
+
+  /** Starts a restore of some collections. Sent once. */
+  async startCollectionRestore(source: Deployment, body: JsonObject, signal: AbortSignal): Promise<AtlasJob> {
+    const call: Call = { subject: 'snapshot', role: 'Project Backup Recovery Operator', signal };
+    return toCollectionJob(await this.#write('POST', `${this.#cluster(source)}/collectionRestoreJobs`, body, call));
+  }
+
   /** Starts an on-demand snapshot of a dedicated cluster. Sent once. */
   async takeSnapshot(
     deployment: Deployment,
@@ -256,14 +307,18 @@ export class AtlasClient {
     await this.#write('DELETE', this.#snapshotPath(deployment, sharded, snapshot.id), undefined, call);
   }
 
-  /** Lists every restore job that began at a cluster's snapshots, newest first. */
+  /** Lists every restore job that began at a cluster's snapshots, those of collections too, newest first. */
   async jobs(deployment: Deployment, signal: AbortSignal): Promise<AtlasJob[]> {
     const call: Call = { subject: 'cluster', role: 'Project Backup Manager', signal };
     const byTime = (a: AtlasJob, b: AtlasJob): number => b.job_id.localeCompare(a.job_id);
     if (deployment.kind === 'flex') {
       return (await this.#pages(`${this.#flex(deployment)}/backup/restoreJobs`, call)).map(toFlexJob).sort(byTime);
     }
-    return (await this.#pages(`${this.#cluster(deployment)}/backup/restoreJobs`, call)).map(toJob).sort(byTime);
+    const [whole, some] = await Promise.all([
+      this.#pages(`${this.#cluster(deployment)}/backup/restoreJobs`, call),
+      deployment.kind === 'dedicated' ? this.collectionJobs(deployment, signal) : [],
+    ]);
+    return [...whole.map(toJob), ...some].sort(byTime);
   }
 
   /** @throws {HoldfastError} RESOURCE_NOT_FOUND */

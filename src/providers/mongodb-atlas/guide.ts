@@ -50,6 +50,7 @@ export const guide: ProviderGuide = {
     'delete-snapshot': [MANAGE],
     // Reading a restore's status takes more than starting it; the safety snapshot takes a role of its own.
     restore: [RECOVER, MANAGE, CREATE],
+    'restore-collections': [RECOVER, MANAGE, CREATE],
     'get-restore-status': [MANAGE],
     'list-restore-jobs': [MANAGE],
     'check-settings': [],

@@ -1,9 +1,12 @@
+import { HoldfastError } from '../../core/errors.ts';
 import type { JsonValue } from '../../core/json.ts';
 import type { BackupInfo } from '../../core/schemas.ts';
 import { known } from '../../core/wire.ts';
+import { unless } from '../rest.ts';
+import type { AtlasClient } from './client.ts';
 import { declaredFindings } from './declared.ts';
-import { tierError } from './map.ts';
-import { type AtlasContext, assertExists } from './snapshot.ts';
+import { type Deployment, tierError } from './map.ts';
+import { type AtlasContext, goneError } from './snapshot.ts';
 import { restoreWindow, scheduleOf } from './window.ts';
 
 /** Flex clusters keep their last eight daily snapshots. */
@@ -13,7 +16,7 @@ const FLEX_RETENTION_SECONDS = 8 * 86_400;
 export async function backupInfo({ client, entity, runtime, signal }: AtlasContext): Promise<BackupInfo> {
   const deployment = await client.deployment(client.own, signal);
   if (deployment.kind === 'free') throw tierError(deployment, 'backup API');
-  if (deployment.kind === 'gone') assertExists(deployment);
+  if (deployment.kind === 'gone') await refuseGone(client, deployment, signal);
   const flex = deployment.kind === 'flex';
   const snapshots = deployment.backups || flex ? await client.snapshots(deployment, signal) : [];
   const newest = snapshots.find(({ restorable }) => restorable) ?? null;
@@ -83,6 +86,25 @@ export async function backupInfo({ client, entity, runtime, signal }: AtlasConte
       compliance_policy: policy,
     }),
   };
+}
+
+/** @throws {HoldfastError} RESOURCE_NOT_FOUND, saying what a deleted cluster left behind */
+async function refuseGone(client: AtlasClient, deployment: Deployment, signal: AbortSignal): Promise<never> {
+  const kept = (await unless(client.snapshots(deployment, signal), 'RESOURCE_NOT_FOUND', 'BACKUP_NOT_FOUND')) ?? [];
+  const usable = kept.filter(({ restorable }) => restorable);
+  const [newest] = usable;
+  if (newest === undefined) throw goneError(deployment);
+  throw new HoldfastError(
+    'RESOURCE_NOT_FOUND',
+    `the cluster '${deployment.cluster}' is deleted; its snapshots were kept`,
+    {
+      hint: 'list-snapshots shows them, and restore with target_cluster brings one onto another cluster.',
+      details: {
+        snapshots: usable.length,
+        newest: { id: newest.id, created_at: newest.created_at ?? null, expires_at: newest.expires_at ?? null },
+      },
+    },
+  );
 }
 
 function wordsOf(value: JsonValue): string {

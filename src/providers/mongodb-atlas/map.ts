@@ -221,7 +221,28 @@ export interface AtlasJob extends RestoreJob {
     target_project_id?: string;
     target_cluster?: string;
     target_state?: string;
+    /** Of a restore of collections: whether it adds copies or replaces. */
+    write_strategy?: string;
+    /** What the names of its copies end in. */
+    suffix?: string;
+    namespaces?: string[];
+    restored_documents?: number;
+    total_documents?: number;
+    error?: string;
+    /** What each collection became, and which are not whole. */
+    collections?: RestoredCollection[];
+    not_restored?: string[];
   };
+}
+
+/** One collection of a restore of collections. */
+export interface RestoredCollection {
+  readonly source: string;
+  readonly target: string;
+  /** `SUCCESSFUL` where it is whole. */
+  readonly state: string;
+  readonly documents?: number;
+  [key: string]: string | number | undefined;
 }
 
 const JOB_STATES: Record<string, JobStatus> = {
@@ -293,6 +314,58 @@ export function toFlexJob(wire: Wire): AtlasJob {
     target_cluster: text(wire['targetDeploymentItemName']),
   });
   return jobOf(wire, state, details, instant(wire['restoreFinishedDate']));
+}
+
+const COLLECTION_JOB_STATES: Record<string, JobStatus> = {
+  INITIALIZING: 'pending',
+  IN_PROGRESS: 'running',
+  FINALIZING: 'running',
+  SUCCESSFUL: 'succeeded',
+  CANCELED: 'cancelled',
+  FAILED: 'failed',
+};
+
+/** Reads a restore job of collections. */
+export function toCollectionJob(wire: Wire): AtlasJob {
+  const state = text(wire['state']) ?? 'unknown';
+  const seconds = numberOf(wire['pointInTimeUtcSeconds']);
+  const [restored, total] = [numberOf(wire['restoredDocuments']), numberOf(wire['totalDocuments'])];
+  const names = [...list(wire['databases']), ...list(wire['collections'])];
+  const details = known({
+    state,
+    delivery: 'collections',
+    snapshot_id: text(wire['snapshotId']),
+    restore_timestamp: seconds === undefined ? undefined : new Date(seconds * 1000).toISOString(),
+    target_project_id: text(wire['targetGroupId']),
+    target_cluster: text(wire['targetClusterName']),
+    write_strategy: text(wire['writeStrategy']),
+    suffix: text(wire['collectionSuffix']) ?? text(wire['databaseSuffix']),
+    namespaces: names.map((name) => cleanText(name['sourceNamespace'], 300)),
+    restored_documents: restored,
+    total_documents: total,
+    error: text(wire['errorMessage']),
+  });
+  const job = jobOf(wire, state, details, instant(wire['finishedAt']));
+  const percent = restored === undefined || !total ? undefined : Math.min(100, Math.floor((restored / total) * 100));
+  return known({ ...job, status: COLLECTION_JOB_STATES[state] ?? 'unknown', percent });
+}
+
+/** Reads what became of one collection. */
+export function toRestoredCollection(wire: Wire): RestoredCollection {
+  const source = cleanText(wire['sourceNamespace'], 300);
+  return known({
+    source,
+    target: text(wire['effectiveTargetNamespace']) ?? text(wire['targetNamespace']) ?? source,
+    state: text(wire['state']) ?? 'unknown',
+    documents: numberOf(wire['restoredDocuments']),
+  });
+}
+
+/** Adds what became of each collection: a job that succeeded can hold collections that did not. */
+export function withCollections(job: AtlasJob, collections: readonly RestoredCollection[] | undefined): AtlasJob {
+  if (collections === undefined) return job;
+  const missing = collections.filter(({ state }) => state !== 'SUCCESSFUL').map(({ source }) => source);
+  return { ...job, provider: { ...job.provider, collections: [...collections], not_restored: missing } };
 }
 
 const DAYS: Record<string, number> = { days: 1, weeks: 7, months: 31, years: 365 };

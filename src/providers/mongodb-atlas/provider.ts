@@ -1,6 +1,7 @@
 import { z } from 'zod';
+import type { EntityBase } from '../../core/context.ts';
 import { asHoldfastError, HoldfastError } from '../../core/errors.ts';
-import { defineProvider, type EntityBase, type RecoveryOption } from '../../core/provider.ts';
+import { defineProvider, type RecoveryOption } from '../../core/provider.ts';
 import { SecretReference } from '../../core/schemas.ts';
 import { formatDuration } from '../../core/time.ts';
 import { ATLAS_ORIGIN, AtlasClient } from './client.ts';
@@ -138,13 +139,24 @@ export const mongodbAtlas = defineProvider<AtlasEntity, AtlasClient>({
     for (const snapshot of usable.slice(0, 5)) {
       const moment = new Date(snapshot.created_at as string);
       const age = formatDuration((now.getTime() - moment.getTime()) / 1000);
-      options.push({
-        title: `Restore '${deployment.cluster}' in place from the snapshot of ${moment.toISOString()}`,
-        moment: moment.toISOString(),
-        loses: `everything written to '${deployment.cluster}' in the last ${age}`,
-        risk: 'overwrite',
-        call: { action: 'restore', input: { snapshot_id: snapshot.id } },
-      });
+      options.push(
+        deployment.kind === 'gone'
+          ? {
+              title: `Restore the snapshot of ${moment.toISOString()} that '${deployment.cluster}', which is deleted, left behind; put the name of a cluster in`,
+              moment: moment.toISOString(),
+              loses: 'everything in the cluster that it is restored onto: use an empty one',
+              risk: 'overwrite',
+              // Angle brackets are in no name of a cluster, so that this is never run as it stands.
+              call: { action: 'restore', input: { snapshot_id: snapshot.id, target_cluster: '<cluster>' } },
+            }
+          : {
+              title: `Restore '${deployment.cluster}' in place from the snapshot of ${moment.toISOString()}`,
+              moment: moment.toISOString(),
+              loses: `everything written to '${deployment.cluster}' in the last ${age}`,
+              risk: 'overwrite',
+              call: { action: 'restore', input: { snapshot_id: snapshot.id } },
+            },
+      );
     }
     return options;
   },

@@ -15,6 +15,7 @@ import {
   type Deployment,
   SAFETY_DESCRIPTION,
   tierError,
+  withCollections,
 } from './map.ts';
 import type { AtlasEntity } from './provider.ts';
 import { type AtlasContext, type AtlasStep, assertExists, assertReady, snapshotSteps } from './snapshot.ts';
@@ -28,19 +29,19 @@ export interface RestoreInput {
   readonly safety_snapshot?: boolean | undefined;
 }
 
-const RESTORE_DEADLINE_MS = 24 * 3_600_000;
+export const RESTORE_DEADLINE_MS = 24 * 3_600_000;
 const IDLE_DEADLINE_MS = 2 * 3_600_000;
 const CLIENT_WINDOW_MS = 3_600_000;
 const MAX_SECONDS = 2_147_483_647;
 const MIN_SECONDS = 1_199_145_600;
 const SAFETY_RETENTION_DAYS = 7;
-const SEARCH_PAUSES_MS = [0, 5_000, 15_000, 40_000];
+export const SEARCH_PAUSES_MS = [0, 5_000, 15_000, 40_000];
 
 /** What a restore comes from: one snapshot, or the log up to a second. */
-type Origin = { snapshot_id: string } | { at_seconds: number };
+export type Origin = { snapshot_id: string } | { at_seconds: number };
 
 /** @throws {HoldfastError} INVALID_PARAMETER unless exactly one origin is given, in a form that Atlas takes */
-function originOf(input: RestoreInput): Origin {
+export function originOf(input: Pick<RestoreInput, 'snapshot_id' | 'restore_timestamp'>): Origin {
   const { snapshot_id, restore_timestamp } = input;
   if ((snapshot_id === undefined) === (restore_timestamp === undefined)) {
     throw new HoldfastError('INVALID_PARAMETER', 'give either snapshot_id or restore_timestamp', {
@@ -58,7 +59,10 @@ function originOf(input: RestoreInput): Origin {
   return { at_seconds: seconds };
 }
 
-function targetOf(client: AtlasClient, input: RestoreInput): ClusterRef {
+export function targetOf(
+  client: AtlasClient,
+  input: Pick<RestoreInput, 'target_cluster' | 'target_project_id'>,
+): ClusterRef {
   if (input.target_cluster === undefined && input.target_project_id !== undefined) {
     throw new HoldfastError('INVALID_PARAMETER', 'target_project_id needs target_cluster', {
       hint: 'Name the cluster in that project whose data is to be replaced.',
@@ -73,7 +77,7 @@ function targetOf(client: AtlasClient, input: RestoreInput): ClusterRef {
 const isSame = (a: ClusterRef, b: ClusterRef): boolean => a.project === b.project && a.cluster === b.cluster;
 
 /** The identity and state of a target that an approval rests on. */
-function targetFacts(target: Deployment): JsonObject {
+export function targetFacts(target: Deployment): JsonObject {
   return {
     project_id: target.project,
     cluster: target.cluster,
@@ -91,7 +95,7 @@ function majorOf(version: string | undefined): string | undefined {
 }
 
 /** Says why data of one MongoDB version cannot go to a cluster of another; the same or the next major takes it. */
-function versionFault(from: string | undefined, to: string | undefined): string | undefined {
+export function versionFault(from: string | undefined, to: string | undefined): string | undefined {
   const [a, b] = [majorOf(from), majorOf(to)].map((version) => version?.split('.').map(Number));
   if (a === undefined || b === undefined) return undefined;
   const [fromMajor = 0, fromMinor = 0] = a;
@@ -133,7 +137,7 @@ function assertFits(source: Deployment, target: Deployment, snapshot: AtlasSnaps
   assertReady(target);
 }
 
-async function checkedSnapshot(
+export async function checkedSnapshot(
   client: AtlasClient,
   source: Deployment,
   id: string,
@@ -260,7 +264,7 @@ export async function planRestore(context: AtlasContext, input: RestoreInput): P
 }
 
 /** @throws {HoldfastError} INVALID_STATE without continuous backup, INVALID_PARAMETER outside of its window */
-async function assertInWindow(
+export async function assertInWindow(
   client: AtlasClient,
   source: Deployment,
   snapshots: readonly AtlasSnapshot[],
@@ -286,7 +290,7 @@ async function assertInWindow(
   }
 }
 
-function safetyOf(target: Deployment): { possible: boolean; reason?: string } {
+export function safetyOf(target: Deployment): { possible: boolean; reason?: string } {
   if (target.kind === 'flex') return { possible: false, reason: 'Flex clusters take no snapshots on demand' };
   if (!target.backups) return { possible: false, reason: 'cloud backup is off for the target' };
   return { possible: true };
@@ -344,10 +348,10 @@ function alternativesOf(
   ];
 }
 
-/** The steps that take a snapshot of the target before it is overwritten. */
-export function safetySteps(plan: Plan): AtlasStep<RestoreInput>[] {
+/** The steps that take a snapshot of the target before it is overwritten; what is noted with it is for the undo. */
+export function safetySteps<Input>(plan: Plan, note: JsonObject = {}): AtlasStep<Input>[] {
   const target = refOf(plan);
-  return snapshotSteps<RestoreInput>({
+  return snapshotSteps<Input>({
     names: ['safety-snapshot', 'safety-wait'],
     target,
     description: SAFETY_DESCRIPTION,
@@ -361,6 +365,7 @@ export function safetySteps(plan: Plan): AtlasStep<RestoreInput>[] {
             in_place: isSame(target, context.client.own),
             project_id: target.project,
             cluster: target.cluster,
+            ...note,
           }),
         }
       : step,
@@ -381,7 +386,7 @@ export function undoRestore(results: Readonly<Record<string, JsonObject>>): Json
   };
 }
 
-function refOf(plan: Plan): ClusterRef {
+export function refOf(plan: Plan): ClusterRef {
   const { project_id, cluster } = plan.facts.target;
   return { project: String(project_id), cluster: String(cluster) };
 }
@@ -468,22 +473,28 @@ async function startRestore(
       details: { job_id: busy.job_id, outcome: 'not_sent' },
     });
   }
-  const before = jobs?.filter((job) => isOrigin(job, origin) && hasTarget(job, target)).map(({ job_id }) => job_id);
+  const before = jobs
+    ?.filter((job) => isWhole(job) && isOrigin(job, origin) && hasTarget(job, target))
+    .map(({ job_id }) => job_id);
   await checkpoint(before === undefined ? {} : { before });
   const job = await client.startRestore(source, target, origin, signal);
   await checkpoint({ job_id: job.job_id });
   return { job_id: job.job_id };
 }
 
-const isOver = (status: JobStatus): boolean => status === 'succeeded' || status === 'failed' || status === 'cancelled';
+export const isOver = (status: JobStatus): boolean =>
+  status === 'succeeded' || status === 'failed' || status === 'cancelled';
 
-function hasTarget(job: AtlasJob, target: ClusterRef): boolean {
+export function hasTarget(job: AtlasJob, target: ClusterRef): boolean {
   // A Flex job may leave out the project where it is the source's own.
   const project = job.provider.target_project_id;
   return job.provider.target_cluster === target.cluster && (project === undefined || project === target.project);
 }
 
-function isOrigin(job: AtlasJob, origin: Origin): boolean {
+/** Whether a job is of a whole cluster. */
+const isWhole = (job: AtlasJob): boolean => job.provider.delivery !== 'collections';
+
+export function isOrigin(job: AtlasJob, origin: Origin): boolean {
   return 'snapshot_id' in origin
     ? job.provider.snapshot_id === origin.snapshot_id
     : job.provider.restore_timestamp === new Date(origin.at_seconds * 1000).toISOString();
@@ -502,7 +513,7 @@ async function findJob(context: RestoreContext, origin: Origin, target: ClusterR
   for (const pause of SEARCH_PAUSES_MS) {
     if (pause > 0) await runtime.sleep(pause, signal);
     const ours = (await client.jobs(source, signal)).filter(
-      (job) => isOrigin(job, origin) && hasTarget(job, target) && !before.includes(job.job_id),
+      (job) => isWhole(job) && isOrigin(job, origin) && hasTarget(job, target) && !before.includes(job.job_id),
     );
     if (ours.length > 1) return { state: 'unknown', message: 'more than one such restore was started' };
     if (ours[0] !== undefined) return { state: 'done', result: { job_id: ours[0].job_id } };
@@ -529,8 +540,16 @@ function jobError(job: AtlasJob): HoldfastError {
   });
 }
 
-function toJson(job: AtlasJob): JsonObject {
+export function toJson(job: AtlasJob): JsonObject {
   return { ...job, provider: { ...job.provider } };
+}
+
+/** Finds a restore job of whole clusters, else one of collections. */
+async function anyJob(client: AtlasClient, source: Deployment, id: string, signal: AbortSignal): Promise<AtlasJob> {
+  const whole = await unless(client.job(source, id, signal), 'RESOURCE_NOT_FOUND');
+  if (whole !== undefined || source.kind !== 'dedicated') return whole ?? client.job(source, id, signal);
+  const job = await client.collectionJob(source, id, signal);
+  return withCollections(job, isOver(job.status) ? await client.restoredCollections(source, id, signal) : undefined);
 }
 
 /** Tells how a restore job stands, and whether its target can be used. */
@@ -538,7 +557,7 @@ export async function restoreStatus({ client, signal }: AtlasContext, id: string
   objectId(id, 'job_id');
   const source = await client.deployment(client.own, signal);
   if (source.kind === 'free') throw tierError(source, 'restore jobs');
-  const job = await client.job(source, id, signal);
+  const job = await anyJob(client, source, id, signal);
   const { target_cluster, target_project_id } = job.provider;
   if (job.status !== 'succeeded' || target_cluster === undefined) return job;
   const target = await unless(
@@ -548,7 +567,7 @@ export async function restoreStatus({ client, signal }: AtlasContext, id: string
   if (target === undefined) return job;
   return {
     ...job,
-    usable: target.state === 'IDLE' && !target.paused,
+    usable: target.state === 'IDLE' && !target.paused && (job.provider.not_restored ?? []).length === 0,
     provider: { ...job.provider, target_state: target.paused ? 'PAUSED' : target.state },
   };
 }

@@ -1,8 +1,8 @@
+import type { ProviderContext } from '../../core/context.ts';
 import { HoldfastError } from '../../core/errors.ts';
 import { type JsonObject, sha256 } from '../../core/json.ts';
 import type { Recovery, Step, StepContext } from '../../core/operation.ts';
 import type { PlanDraft } from '../../core/plan.ts';
-import type { ProviderContext } from '../../core/provider.ts';
 import { formatBytes } from '../../core/time.ts';
 import { isCode, unless } from '../rest.ts';
 import type { AtlasClient } from './client.ts';
@@ -20,8 +20,12 @@ const SEARCH_PAUSES_MS = [0, 5_000, 15_000, 40_000];
 
 /** Turns a cluster that Atlas does not know into an error. */
 export function assertExists(deployment: Deployment): void {
-  if (deployment.kind !== 'gone') return;
-  throw new HoldfastError(
+  if (deployment.kind === 'gone') throw goneError(deployment);
+}
+
+/** Says that Atlas does not know a cluster. */
+export function goneError(deployment: Deployment): HoldfastError {
+  return new HoldfastError(
     'RESOURCE_NOT_FOUND',
     `MongoDB Atlas knows no cluster '${deployment.cluster}' in this project`,
     {
