@@ -230,6 +230,8 @@ export const applySettings = defineFleetAction({
         status: JobStatus.optional(),
         operation_id: z.string().optional(),
         ...AppliedSettings.partial().shape,
+        /** What is not as declared and cannot be applied. */
+        notes: z.array(z.string()).optional(),
         plan: ProviderFacts.optional(),
         error: ErrorView.optional(),
       }),
@@ -249,6 +251,13 @@ export const applySettings = defineFleetAction({
     // One after the other: whoever stops it knows what was done.
     for (const key of chosen(context, entity, 'apply-settings')) {
       try {
+        // Of many most are as declared: they need no operation that does nothing.
+        const { plan: made } =
+          entity === undefined ? await context.plan(key, 'apply-settings', {}) : { plan: undefined };
+        if (made !== undefined && Object.keys(made.blast_radius).length === 0) {
+          databases.push({ entity: key, applied: [], ...(made.warnings.length === 0 ? {} : { notes: made.warnings }) });
+          continue;
+        }
         const answer = await context.call(key, 'apply-settings', settings === undefined ? {} : { settings });
         if (answer.kind === 'plan') databases.push({ entity: key, plan: { ...answer.plan } });
         if (answer.kind === 'operation') {

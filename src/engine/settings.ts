@@ -99,7 +99,7 @@ function plan({ target, identity, findings }: SettingsReading, only: readonly st
     blast_radius: Object.fromEntries(
       changing.map(({ setting, declared, actual, change }) => [
         setting,
-        { ...(actual === undefined ? {} : { from: actual }), to: declared, effect: change.effect },
+        `${actual === undefined ? '' : `from ${inWords(actual)} `}to ${inWords(declared)}: ${change.effect}`,
       ]),
     ),
     undo:
@@ -141,6 +141,10 @@ function plan({ target, identity, findings }: SettingsReading, only: readonly st
       },
     },
   };
+}
+
+function inWords(value: JsonValue): string {
+  return value === null ? 'none' : typeof value === 'string' ? value : JSON.stringify(value);
 }
 
 function changes(findings: readonly SettingFinding[]): Changing[] {
