@@ -10,6 +10,7 @@ import {
   undoCall,
 } from '../src/providers/gcp-cloud-sql/backups.ts';
 import { isDeleted, namedToPoint, parseBackupId, runToPoint } from '../src/providers/gcp-cloud-sql/map.ts';
+import { planUpdate, updateSteps } from '../src/providers/gcp-cloud-sql/named.ts';
 import { gcpCloudSql } from '../src/providers/gcp-cloud-sql/provider.ts';
 import { planRestore, restoreResult, restoreStatus, restoreSteps } from '../src/providers/gcp-cloud-sql/restore.ts';
 
@@ -44,12 +45,16 @@ export const createSnapshot = defineAction({
   title: 'Take an on-demand backup of a Cloud SQL instance',
   summary: 'Takes an on-demand backup and waits until it can be restored.',
   risk: 'create',
-  input: z.object({ description: z.string().max(400).optional() }),
+  input: z.object({
+    description: z.string().max(400).optional(),
+    retention_days: z.number().int().min(1).max(365).optional().describe('then it is deleted'),
+  }),
   output: RecoveryPoint,
   errors: [...READ_ERRORS, 'INVALID_STATE', 'INVALID_PARAMETER'],
-  source: 'sqladmin v1 backupRuns.insert',
+  source: 'sqladmin v1 backupRuns.insert, Backups.CreateBackup',
   example: { description: 'Pre-upgrade backup' },
-  steps: ({ description }) => snapshotSteps({ prefix: '', instance: ({ client }) => client.instance, description }),
+  steps: ({ description, retention_days }) =>
+    snapshotSteps({ prefix: '', instance: ({ client }) => client.instance, description, keepDays: retention_days }),
   result: (results) => results['wait']?.['point'] as unknown as RecoveryPoint,
 });
 
@@ -95,6 +100,32 @@ export const describeSnapshot = defineAction({
   source: 'sqladmin v1 backupRuns.get, Backups.GetBackup',
   example: { backup_id: '$newest' },
   run: ({ client, signal }, { backup_id }) => readPoint(client, parseBackupId(backup_id), client.instance, signal),
+});
+
+export const updateSnapshot = defineAction({
+  provider: gcpCloudSql,
+  name: 'update-snapshot',
+  aliases: ['update-backup'],
+  title: 'Change the end or description of a final Cloud SQL backup',
+  summary:
+    'Changes when a final backup of a deleted instance ends, or its description. An earlier end waits for a person.',
+  risk: 'change',
+  upTo: 'weaken',
+  input: z.object({
+    backup_id: z.string(),
+    description: z.string().max(400).optional(),
+    expires_at: InstantInput.optional(),
+  }),
+  output: RecoveryPoint,
+  errors: [...READ_ERRORS, 'BACKUP_NOT_FOUND', 'INVALID_PARAMETER', 'INVALID_STATE', 'NOT_SUPPORTED'],
+  source: 'sqladmin v1 Backups.UpdateBackup',
+  example: {
+    backup_id: 'projects/holdfast-sandbox/backups/5d1f3c52-07a4-4f0e-9a55-8f3d2b7c9e10',
+    description: 'kept for the auditors',
+  },
+  plan: (context, input) => planUpdate(context, input),
+  steps: (_input, plan) => updateSteps(plan),
+  result: (results) => results['wait']?.['point'] as unknown as RecoveryPoint,
 });
 
 export const deleteSnapshot = defineAction({

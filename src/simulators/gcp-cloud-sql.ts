@@ -86,6 +86,7 @@ export const CLOUD_SQL_SANDBOX = {
   project: 'holdfast-sandbox',
   instance: 'orders-db',
   restoreOperation: '6f2b1c7e-9a40-4d5e-8b13-00000032002a',
+  finalBackup: '5d1f3c52-07a4-4f0e-9a55-8f3d2b7c9e10',
 } as const;
 
 const USER = 'backup-operator@holdfast-sandbox.iam.gserviceaccount.com';
@@ -429,6 +430,9 @@ export function gcpCloudSqlSimulator(options: SimulatorOptions): CloudSqlSimulat
     const target = context['destinationInstanceName'];
     if (typeof target !== 'string' || !/^[a-z][a-z0-9-]{0,97}$/.test(target)) {
       throw new Refusal(400, 'required', 'Required: destinationInstanceName');
+    }
+    if (source.masterInstanceName !== undefined) {
+      throw new Refusal(400, 'invalidOperation', "The requested operation isn't valid for this instance.");
     }
     mustRun(source);
     let content = contentOf(source);
@@ -918,6 +922,7 @@ function seed(state: CloudSqlState, now: number): void {
   addRun(orders, now - 5 * HOUR, { type: 'ON_DEMAND', description: 'before release 41' });
   addRun(orders, now - 300 * DAY, {
     type: 'FINAL',
+    uid: CLOUD_SQL_SANDBOX.finalBackup,
     description: 'last state of the first orders-db',
     instanceDeletedAt: now - 300 * DAY,
     expiresAt: now + 65 * DAY,

@@ -7,13 +7,15 @@ import { type SimulatorServer, startSimulators } from '../../src/simulators/serv
 import { granted, testRuntime } from '../support/runtime.ts';
 import { type Contract, openContract, specDirectory, specReason } from './serve.ts';
 
-const { project, instance, restoreOperation } = CLOUD_SQL_SANDBOX;
+const { project, instance, restoreOperation, finalBackup } = CLOUD_SQL_SANDBOX;
 
 /** Every operation that the adapter sends. */
 const USED = [
+  'sql.Backups.CreateBackup',
   'sql.Backups.DeleteBackup',
   'sql.Backups.GetBackup',
   'sql.Backups.ListBackups',
+  'sql.Backups.UpdateBackup',
   'sql.backupRuns.delete',
   'sql.backupRuns.get',
   'sql.backupRuns.insert',
@@ -122,6 +124,23 @@ describe.skipIf(specDirectory === undefined)(`Cloud SQL and the official descrip
       );
     });
     expect(server.writes()).toHaveLength(8);
+  });
+
+  it('takes and changes named backups in the documented shapes', async () => {
+    await granted(async () => {
+      const taken = await client.createNamed(instance, { description: 'contract', ttlDays: 30 }, signal);
+      for (const ms of [0, 5000]) {
+        server.clock.advance(ms);
+        await client.getOperation(String(taken.name), signal);
+        await client.getNamed(String(taken.backupContext?.name), signal);
+      }
+      const name = `projects/${project}/backups/${finalBackup}`;
+      const expiryTime = new Date(server.clock.now().getTime() + 86_400_000).toISOString();
+      const changed = await client.updateNamed(name, { description: 'contract', expiryTime }, signal);
+      server.clock.advance(5000);
+      await client.getOperation(String(changed.name), signal);
+      await client.getNamed(name, signal);
+    });
   });
 
   it('changes settings in the documented shapes, on MySQL as well', async () => {

@@ -4,11 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Action } from '../../src/core/action.ts';
+import type { ProviderContext } from '../../src/core/context.ts';
 import { HoldfastError } from '../../src/core/errors.ts';
 import type { JsonObject } from '../../src/core/json.ts';
 import type { Recovery, Step, StepContext } from '../../src/core/operation.ts';
 import type { Plan, PlanDraft } from '../../src/core/plan.ts';
-import type { ProviderContext } from '../../src/core/provider.ts';
 import type { Runtime } from '../../src/core/runtime.ts';
 import type { RecoveryPoint, RestoreJob, SnapshotList } from '../../src/core/schemas.ts';
 import type { ConfirmationDetails } from '../../src/engine/api.ts';
@@ -629,6 +629,135 @@ describe('Cloud SQL restores', () => {
       const { output } = await operate(action, JSON.parse(text) as JsonObject);
       expect(action.output.safeParse(output).success).toBe(true);
     }
+  });
+});
+
+describe('named backups of Cloud SQL', () => {
+  const FINAL = `projects/${PROJECT}/backups/${CLOUD_SQL_SANDBOX.finalBackup}`;
+  const final = () => simulator.state.runs.find(({ uid }) => uid === CLOUD_SQL_SANDBOX.finalBackup)!;
+  const inDays = (days: number): string => new Date(server.clock.now().getTime() + days * 86_400_000).toISOString();
+
+  it('are taken for a time, and restored into a new and onto an existing instance by their name', async () => {
+    const { output: point } = await operate<RecoveryPoint>(tools.createSnapshot, {
+      description: 'for the auditors',
+      retention_days: 30,
+    });
+    expect(point).toMatchObject({ kind: 'on_demand', status: 'available', description: 'for the auditors' });
+    expect(point.id).toMatch(new RegExp(`^projects/${PROJECT}/backups/`));
+    const left = (Date.parse(point.expires_at!) - server.clock.now().getTime()) / 86_400_000;
+    expect(left).toBeGreaterThan(29.9);
+    expect(server.writes()).toMatchObject([
+      { method: 'POST', path: `/v1/projects/${PROJECT}/backups`, body: { instance: ORDERS, ttlDays: '30' } },
+    ]);
+    const created = await operate<RestoreJob>(tools.restore, { backup_id: point.id, target_instance: 'auditors-copy' });
+    expect(created.plan.risk ?? 'create').toBe('create');
+    expect(created.output).toMatchObject({ status: 'succeeded', usable: true });
+    const over = await planOf(tools.restore, { backup_id: point.id });
+    expect(over).toMatchObject({ risk: 'overwrite', target: `${PROJECT}/${ORDERS}` });
+    const overwritten = await operate<RestoreJob>(tools.restore, { backup_id: point.id }, { plan: over });
+    expect(overwritten.output).toMatchObject({ status: 'succeeded', usable: true });
+  });
+
+  it('are found again by their mark when the answer is lost', async () => {
+    server.fault({ kind: 'lost', method: 'POST', path: '/backups', times: 1 });
+    const harness = await startHarness({
+      modules: { tools },
+      entities: [
+        {
+          key: 'my-app/orders',
+          defines: DEFINES,
+          parameters: gcpCloudSql.entityTypes[DEFINES]!.sandbox!.parameters,
+          endpoint: server.origin,
+        },
+      ],
+    });
+    closing.push(() => harness.close());
+    const outcome = await harness.engine.call({
+      principal: ANA,
+      entity: 'my-app/orders',
+      action: 'create-snapshot',
+      input: { retention_days: 7 },
+      wait: 'end',
+    });
+    expect(outcome).toMatchObject({ operation: { status: 'succeeded' } });
+    expect(server.writes()).toHaveLength(1);
+  });
+
+  it('are kept for longer without asking, where they are final', async () => {
+    const plan = await planOf(tools.updateSnapshot, { backup_id: FINAL, expires_at: inDays(300), description: 'kept' });
+    expect(plan).toMatchObject({ loses: 'nothing', target: FINAL });
+    expect(plan.risk).toBeUndefined();
+    const { output } = await operate<RecoveryPoint>(
+      tools.updateSnapshot,
+      { backup_id: FINAL, expires_at: inDays(300), description: 'kept' },
+      { plan },
+    );
+    expect(output).toMatchObject({ id: FINAL, description: 'kept' });
+    expect(final().expiresAt).toBeGreaterThan(server.clock.now().getTime() + 299 * 86_400_000);
+    expect(server.writes()).toMatchObject([{ method: 'PATCH', body: { description: 'kept' } }]);
+    expect(server.writes()[0]?.path).toMatch(/updateMask=description%2CexpiryTime$/);
+  });
+
+  it('wait for a person before they end sooner', async () => {
+    const plan = await planOf(tools.updateSnapshot, { backup_id: FINAL, expires_at: inDays(10) });
+    expect(plan).toMatchObject({
+      risk: 'weaken',
+      loses: expect.stringMatching(/is deleted at .*, not .*, 55 d.* sooner/),
+    });
+    // One that nobody would delete gets an end.
+    delete final().expiresAt;
+    const ended = await planOf(tools.updateSnapshot, { backup_id: FINAL, expires_at: inDays(300) });
+    expect(ended).toMatchObject({ risk: 'weaken', undo: expect.stringMatching(/cannot be had again/) });
+  });
+
+  it.each<[string, JsonObject, RegExp]>([
+    ['NOT_SUPPORTED', { backup_id: '1765968494026', description: 'x' }, /run of an instance/],
+    ['INVALID_PARAMETER', { backup_id: FINAL }, /nothing is to be changed/],
+    ['INVALID_PARAMETER', { backup_id: FINAL, expires_at: '2020-01-01T00:00:00Z' }, /within the next 365 days/],
+    ['BACKUP_NOT_FOUND', { backup_id: `${FINAL}x`, description: 'x' }, /no such backup/],
+  ])('refuse with %s: %j', async (code, input, message) => {
+    expect(await failure(planOf(tools.updateSnapshot, input))).toMatchObject({
+      code,
+      message: expect.stringMatching(message),
+    });
+  });
+
+  it('refuse a change of one that is not final, or not of this instance', async () => {
+    const [run] = simulator.state.runs.filter(({ instance, type }) => instance === ORDERS && type === 'ON_DEMAND');
+    const backup_id = `projects/${PROJECT}/backups/${run!.uid}`;
+    expect(await failure(planOf(tools.updateSnapshot, { backup_id, description: 'x' }))).toMatchObject({
+      code: 'NOT_SUPPORTED',
+    });
+    const staging = await connect({ name: 'staging-db' });
+    expect(await failure(planOf(tools.updateSnapshot, { backup_id: FINAL, description: 'x' }, staging))).toMatchObject({
+      code: 'INVALID_PARAMETER',
+    });
+  });
+
+  it('do not change what changed after the plan', async () => {
+    const plan = await planOf(tools.updateSnapshot, { backup_id: FINAL, expires_at: inDays(300) });
+    final().expiresAt = server.clock.now().getTime() + 86_400_000;
+    const work = operate(tools.updateSnapshot, { backup_id: FINAL, expires_at: inDays(300) }, { plan });
+    expect(await failure(work)).toMatchObject({ code: 'INVALID_STATE' });
+    expect(server.writes()).toEqual([]);
+  });
+});
+
+describe('read replicas of Cloud SQL', () => {
+  it('are no source: neither of a moment nor of a backup, and no way back is offered', async () => {
+    const context = await connect({ name: 'reports-db-replica' });
+    const at = new Date(server.clock.now().getTime() - 60_000).toISOString();
+    const clone = { restore_timestamp: at, target_instance: 'copy' };
+    expect(await failure(planOf(tools.restore, clone, context))).toMatchObject({
+      code: 'INVALID_STATE',
+      hint: expect.stringMatching(/its primary, reports-db/),
+      details: { primary: 'reports-db' },
+    });
+    const run = { backup_id: '1', source_instance: 'reports-db-replica', target_instance: 'copy' };
+    expect(await failure(planOf(tools.restore, run))).toMatchObject({
+      message: expect.stringMatching(/source is a read replica/),
+    });
+    expect(await gcpCloudSql.recoveryOptions(context as never, undefined)).toEqual([]);
   });
 });
 

@@ -11,7 +11,7 @@ import { awsRdsSimulator, RDS_SANDBOX } from '../../src/simulators/aws-rds.ts';
 import { azureCosmosSimulator, COSMOS_SANDBOX } from '../../src/simulators/azure-cosmos.ts';
 import { digitaloceanSimulator } from '../../src/simulators/digitalocean.ts';
 import { gcpBigQuerySimulator } from '../../src/simulators/gcp-bigquery.ts';
-import { gcpCloudSqlSimulator } from '../../src/simulators/gcp-cloud-sql.ts';
+import { CLOUD_SQL_SANDBOX, gcpCloudSqlSimulator } from '../../src/simulators/gcp-cloud-sql.ts';
 import { FIRESTORE_SANDBOX, gcpFirestoreSimulator } from '../../src/simulators/gcp-firestore.ts';
 import { mongodbAtlasSimulator } from '../../src/simulators/mongodb-atlas.ts';
 import { NEON_SANDBOX, neonSimulator } from '../../src/simulators/neon.ts';
@@ -202,6 +202,11 @@ export async function cosmosAccount(engine: Engine, { cosmos }: SimulatedFleet) 
   return account;
 }
 
+/** The final backup of the fleet's Cloud SQL instance before the present one. */
+export function cloudSqlFinal({ cloudSql }: SimulatedFleet) {
+  return cloudSql.runs.find(({ uid }) => uid === CLOUD_SQL_SANDBOX.finalBackup)!;
+}
+
 /** The daily schedule of the fleet's Firestore database, made anew where it was deleted. */
 export function dailySchedule({ firestore }: SimulatedFleet): { retention: string } {
   const database = `projects/${FIRESTORE_SANDBOX.project}/databases/${FIRESTORE_SANDBOX.database}`;
@@ -360,6 +365,17 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
       },
     },
     {
+      action: 'mongodb-atlas/restore-collections',
+      entity: 'sandbox/mongodb-atlas',
+      tool: 'mongodb_atlas_restore_collections',
+      prepare: async (engine) => {
+        const snapshot_id = await newestSnapshot(engine, 'sandbox/mongodb-atlas');
+        const input = { snapshot_id, collections: ['shop.orders'], write_strategy: 'OVERWRITE_EXISTING' };
+        return { input, other: { ...input, index_strategy: 'ALL' } };
+      },
+      drift: () => set(fleet().atlas.cluster('sandbox-cluster'), 'size', 'M20'),
+    },
+    {
       // Daily snapshots are kept longer than declared.
       action: 'mongodb-atlas/apply-settings',
       entity: 'sandbox/mongodb-atlas',
@@ -462,6 +478,20 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
           for (const undo of back) await undo();
         };
       },
+    },
+    {
+      // The end of a final backup, earlier than before.
+      action: 'gcp-cloud-sql/update-snapshot',
+      entity: 'sandbox/gcp-cloud-sql',
+      tool: 'gcp_cloud_sql_update_snapshot',
+      prepare: async () => {
+        const run = cloudSqlFinal(fleet());
+        run.expiresAt = Date.now() + 65 * 86_400_000;
+        const backup_id = `projects/${run.project}/backups/${run.uid}`;
+        const expires_at = new Date(Date.now() + 10 * 86_400_000).toISOString();
+        return { input: { backup_id, expires_at }, other: { backup_id, expires_at, description: 'another' } };
+      },
+      drift: () => set(cloudSqlFinal(fleet()), 'expiresAt', Date.now() + 40 * 86_400_000),
     },
     {
       // More backups are kept than declared: the oldest of them would go.

@@ -7,6 +7,7 @@ import { RDS_SANDBOX } from '../../src/simulators/aws-rds.ts';
 import { COSMOS_SANDBOX } from '../../src/simulators/azure-cosmos.ts';
 import { FIRESTORE_SANDBOX } from '../../src/simulators/gcp-firestore.ts';
 import {
+  cloudSqlFinal,
   cosmosAccount,
   cosmosTier,
   dailySchedule,
@@ -37,6 +38,7 @@ const EFFECTS: Record<string, MutatingCall['effect']> = {
   'create-snapshot': 'snapshot',
   'copy-snapshot': 'snapshot',
   restore: 'restore',
+  'restore-collections': 'restore',
   'delete-snapshot': 'delete',
   'delete-branch': 'delete',
   'verify-snapshot': 'none',
@@ -45,6 +47,7 @@ const EFFECTS: Record<string, MutatingCall['effect']> = {
   'create-backup-schedule': 'snapshot',
   'delete-backup-schedule': 'delete',
   'apply-settings': 'settings',
+  'update-snapshot': 'settings',
 };
 
 interface Plain {
@@ -182,6 +185,16 @@ const PLAIN: Record<string, Plain[]> = {
       }),
     },
   ],
+  'mongodb-atlas/restore-collections': [
+    {
+      action: 'restore-collections',
+      with: 'copies of a collection',
+      prepare: async (engine, entity) => ({
+        snapshot_id: await newestSnapshot(engine, entity),
+        collections: ['shop.orders'],
+      }),
+    },
+  ],
   'mongodb-atlas/apply-settings': [
     {
       action: 'apply-settings',
@@ -294,6 +307,24 @@ const PLAIN: Record<string, Plain[]> = {
         restore_timestamp: await latestMoment(engine, entity),
         target_instance: fresh('from-moment'),
       }),
+    },
+  ],
+  'gcp-cloud-sql/create-snapshot': [
+    { action: 'create-snapshot', with: '', prepare: async () => ({}) },
+    { action: 'create-snapshot', with: 'for a week', prepare: async () => ({ retention_days: 7 }) },
+  ],
+  'gcp-cloud-sql/update-snapshot': [
+    {
+      action: 'update-snapshot',
+      with: 'kept for longer',
+      prepare: async (_engine, _entity, fleet) => {
+        const run = cloudSqlFinal(fleet);
+        run.expiresAt = Date.now() + 65 * 86_400_000;
+        return {
+          backup_id: `projects/${run.project}/backups/${run.uid}`,
+          expires_at: new Date(Date.now() + 200 * 86_400_000).toISOString(),
+        };
+      },
     },
   ],
   'gcp-cloud-sql/apply-settings': [
@@ -452,7 +483,7 @@ function copies(fleet: SimulatedFleet, entity: string): Omit<Tally, 'settings'> 
   if (entity === 'sandbox/mongodb-atlas') {
     return {
       snapshots: fleet.atlas.cluster('sandbox-cluster').snapshots.length,
-      restores: fleet.atlas.jobs.length,
+      restores: fleet.atlas.jobs.length + fleet.atlas.collectionJobs.length,
     };
   }
   if (entity === 'sandbox/aws-rds' || entity === 'sandbox/aws-rds-cluster') {

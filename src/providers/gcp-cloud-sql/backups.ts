@@ -1,8 +1,9 @@
+import type { ProviderContext } from '../../core/context.ts';
 import { HoldfastError } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/json.ts';
 import type { Step, StepContext } from '../../core/operation.ts';
 import type { Plan, PlanDraft } from '../../core/plan.ts';
-import type { ProviderContext, RecoveryOption } from '../../core/provider.ts';
+import type { RecoveryOption } from '../../core/provider.ts';
 import type { BackupInfo, RecoveryPoint } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
 import { formatDuration } from '../../core/time.ts';
@@ -198,6 +199,8 @@ export async function recoveryOptions(
 ): Promise<RecoveryOption[]> {
   const name = client.instance;
   const instance = await client.getInstance(name, signal);
+  // A read replica has no backups, and nothing is made of it: the ways back are those of its primary.
+  if (instance.masterInstanceName) return [];
   const [{ runs }, window] = await Promise.all([
     allRuns(client, name, signal),
     windowOf(client, instance, name, signal),
@@ -229,7 +232,7 @@ export async function recoveryOptions(
       risk: 'create',
       call: { entity: entity.key, action: 'restore', input: { backup_id: point.id, target_instance: target } },
     });
-    if ((instance.replicaNames?.length ?? 0) === 0 && !instance.masterInstanceName) {
+    if ((instance.replicaNames?.length ?? 0) === 0) {
       options.push({
         title: `Backup ${point.id} over the instance itself`,
         moment: point.data_at,
@@ -261,11 +264,14 @@ interface Taking {
   prefix: '' | 'safety-';
   instance: (context: In<unknown>) => string;
   description: string | undefined;
+  /** Days after which the backup ends by itself: only a named one can. */
+  keepDays?: number | undefined;
 }
 
 /** The steps that take a backup and wait until it can be restored. */
 export function snapshotSteps<Input>(taking: Taking): Step<CloudSqlClient, CloudSqlEntity, Input>[] {
   const safety = taking.prefix === 'safety-';
+  const isNamed = taking.keepDays !== undefined;
   const create: Step<CloudSqlClient, CloudSqlEntity, Input> = {
     name: `${taking.prefix}snapshot`,
     title: safety ? 'Taking a safety backup of the target' : 'Taking the backup',
@@ -275,8 +281,13 @@ export function snapshotSteps<Input>(taking: Taking): Step<CloudSqlClient, Cloud
       const instance = taking.instance(context);
       const marker = markerFor(context.idempotencyKey, safety);
       await context.checkpoint({ instance, marker });
-      const operation = await client.createRun(instance, describeWith(taking.description, marker), signal);
-      const handle = { instance, marker, ...operationHandle(operation) };
+      const description = describeWith(taking.description, marker);
+      const { keepDays } = taking;
+      const operation =
+        keepDays === undefined
+          ? await client.createRun(instance, description, signal)
+          : await client.createNamed(instance, { description, ttlDays: keepDays }, signal);
+      const handle = { instance, marker, ...operationHandle(operation, keepDays !== undefined) };
       await context.checkpoint(handle);
       return handle;
     },
@@ -285,12 +296,7 @@ export function snapshotSteps<Input>(taking: Taking): Step<CloudSqlClient, Cloud
       if (handle === undefined) return { state: 'not_begun' };
       if (handle['operation_name'] !== undefined) return { state: 'done', result: handle };
       const found = await lookThrice(context, () =>
-        findByMarker(
-          context.client,
-          String(handle['instance']),
-          String(handle['marker']),
-          recoverySignal(context.signal),
-        ),
+        findByMarker(context.client, handle, isNamed, recoverySignal(context.signal)),
       );
       return found === undefined
         ? { state: 'not_begun', message: 'no backup with its mark exists' }
@@ -313,9 +319,9 @@ export function snapshotSteps<Input>(taking: Taking): Step<CloudSqlClient, Cloud
           context.progress({ message: `backup operation is ${operationStatus(operation)}` });
           if (operationStatus(operation) === 'failed') throw operationError(operation, 'the backup');
         }
-        backupId ??= await findByMarker(client, instance, String(begun['marker']), signal);
+        backupId ??= await findByMarker(client, begun, isNamed, signal);
         if (backupId === undefined) return undefined;
-        const found = runToPoint(await client.getRun(instance, backupId, signal));
+        const found = await readPoint(client, parseBackupId(backupId), instance, signal);
         context.progress({ message: `backup is ${found.status}` });
         return ['creating', 'unknown', 'overdue'].includes(found.status) ? undefined : found;
       });
@@ -332,12 +338,15 @@ export function snapshotSteps<Input>(taking: Taking): Step<CloudSqlClient, Cloud
   return [create, wait];
 }
 
-function operationHandle(operation: {
-  name?: string | null;
-  user?: string | null;
-  backupContext?: { backupId?: string | null };
-}): JsonObject {
-  const id = operation.backupContext?.backupId;
+function operationHandle(
+  operation: {
+    name?: string | null;
+    user?: string | null;
+    backupContext?: { backupId?: string | null; name?: string | null };
+  },
+  isNamed: boolean,
+): JsonObject {
+  const id = isNamed ? operation.backupContext?.name : operation.backupContext?.backupId;
   return {
     operation_name: String(operation.name ?? ''),
     ...(operation.user ? { user: cleanText(operation.user, 200) } : {}),
@@ -347,12 +356,26 @@ function operationHandle(operation: {
 
 async function findByMarker(
   client: CloudSqlClient,
-  instance: string,
-  marker: string,
+  begun: JsonObject,
+  isNamed: boolean,
   signal: AbortSignal,
 ): Promise<string | undefined> {
-  const { items } = await client.listRuns(instance, { limit: 50 }, signal);
-  return items.find((run) => (run.description ?? '').endsWith(marker))?.id ?? undefined;
+  const [instance, marker] = [String(begun['instance']), String(begun['marker'])];
+  const isOurs = ({ description }: { description?: string | null }): boolean => (description ?? '').endsWith(marker);
+  if (!isNamed) {
+    const { items } = await client.listRuns(instance, { limit: 50 }, signal);
+    return items.find(isOurs)?.id ?? undefined;
+  }
+  // In no order that is promised: every page may have it.
+  let token: string | undefined;
+  for (let page = 0; page < PAGES; page += 1) {
+    const { items, next } = await client.listNamed(instance, { limit: 500, token }, signal);
+    const found = items.find(isOurs)?.name;
+    if (found) return found;
+    if (next === undefined) return undefined;
+    token = next;
+  }
+  return undefined;
 }
 
 /** Gives the exact call that brings the target back to its safety backup. */

@@ -59,6 +59,18 @@ export interface CloudSqlClient {
     signal: AbortSignal,
   ): Promise<Page<NamedBackup>>;
   getNamed(name: string, signal: AbortSignal): Promise<NamedBackup>;
+  /** Takes a backup of the project, which ends by itself after `ttlDays`. */
+  createNamed(
+    instance: string,
+    backup: { description: string; ttlDays: number },
+    signal: AbortSignal,
+  ): Promise<Operation>;
+  /** Changes what is given; Cloud SQL takes that for final backups only. */
+  updateNamed(
+    name: string,
+    backup: { description?: string | undefined; expiryTime?: string | undefined },
+    signal: AbortSignal,
+  ): Promise<Operation>;
   deleteBackup(ref: BackupRef, signal: AbortSignal): Promise<Operation>;
   restore(
     target: string,
@@ -265,6 +277,38 @@ export async function createCloudSqlClient(options: Options): Promise<CloudSqlCl
         { resource: 'backup', permission: 'cloudsql.backupRuns.get', role: VIEWER },
         signal,
         (api, _projectId, call) => api.Backups.GetBackup({ name: backupName(name) }, call),
+      ),
+
+    createNamed: (instance, { description, ttlDays }, signal) =>
+      send(
+        { resource: 'instance', permission: 'cloudsql.backupRuns.create', role: EDITOR, write: true },
+        signal,
+        (api, projectId, call) =>
+          api.Backups.CreateBackup(
+            {
+              parent: `projects/${projectId}`,
+              // An int64 travels as text.
+              requestBody: { instance: own(instance), description, ttlDays: String(ttlDays) },
+            },
+            call,
+          ),
+      ),
+
+    updateNamed: (name, backup, signal) =>
+      send(
+        { resource: 'backup', permission: 'cloudsql.backupRuns.update', role: ADMIN, write: true },
+        signal,
+        (api, _projectId, call) => {
+          const given = Object.entries(backup).filter(([, value]) => value !== undefined);
+          return api.Backups.UpdateBackup(
+            {
+              name: backupName(name),
+              updateMask: given.map(([field]) => field).join(','),
+              requestBody: Object.fromEntries(given),
+            },
+            call,
+          );
+        },
       ),
 
     deleteBackup: (ref, signal) =>

@@ -36,6 +36,7 @@ export const guide: ProviderGuide = {
     'create-snapshot': ['cloudsql.backupRuns.create', ...RUNS],
     'list-snapshots': ['cloudsql.backupRuns.list'],
     'describe-snapshot': RUNS,
+    'update-snapshot': [...RUNS, 'cloudsql.backupRuns.update'],
     'delete-snapshot': [...RUNS, 'cloudsql.backupRuns.delete'],
     restore: [
       ...RUNS,

@@ -124,6 +124,7 @@ async function planClone(
   }
   const project = await client.project();
   const source = await client.getInstance(wish.source, signal);
+  refuseReplica(source, 'source');
   if (!hasPitr(source)) {
     throw new HoldfastError('INVALID_STATE', 'point-in-time recovery is off on the source instance', {
       retryable: false,
@@ -181,6 +182,10 @@ async function planBackup(
 ): Promise<PlanDraft> {
   const { client, entity, runtime, signal } = context;
   const project = await client.project();
+  if (wish.ref.kind === 'run' && wish.source !== wish.target) {
+    const source = await client.lookUp(wish.source, signal);
+    if (source.state === 'exists') refuseReplica(source.instance, 'source');
+  }
   const point = await readPoint(client, wish.ref, wish.source, signal);
   if (!point.restorable) {
     throw new HoldfastError('INVALID_STATE', `the backup is ${point.status}: it cannot be restored`, {
@@ -343,16 +348,30 @@ async function planBackup(
   };
 }
 
-function checkOverwritable(target: Instance, point: RecoveryPoint): void {
-  if (
-    target.masterInstanceName ||
-    ['READ_REPLICA_INSTANCE', 'READ_POOL_INSTANCE'].includes(target.instanceType ?? '')
-  ) {
-    throw new HoldfastError('INVALID_STATE', 'the target is a read replica: it cannot be restored onto', {
+/** @throws {HoldfastError} INVALID_STATE for a read replica or a read pool, naming the primary */
+function refuseReplica({ masterInstanceName, instanceType }: Instance, role: 'source' | 'target'): void {
+  const isReplica = ['READ_REPLICA_INSTANCE', 'READ_POOL_INSTANCE'].includes(instanceType ?? '');
+  if (!masterInstanceName && !isReplica) return;
+  const primary = cleanText(masterInstanceName?.split(':').at(-1), 100);
+  const named = primary === '' ? 'its primary' : `its primary, ${primary}`;
+  throw new HoldfastError(
+    'INVALID_STATE',
+    role === 'target'
+      ? 'the target is a read replica: it cannot be restored onto'
+      : 'the source is a read replica: it has no backups and no history of its own',
+    {
       retryable: false,
-      hint: 'Restore onto its primary, or to a new instance.',
-    });
-  }
+      hint:
+        role === 'target'
+          ? `Restore onto ${named}, or to a new instance.`
+          : `Restore from ${named}: give it as source_instance, or call on its entity.`,
+      ...(primary === '' ? {} : { details: { primary } }),
+    },
+  );
+}
+
+function checkOverwritable(target: Instance, point: RecoveryPoint): void {
+  refuseReplica(target, 'target');
   const replicas = (target.replicaNames ?? []).map((name) => cleanText(name, 100));
   if (replicas.length > 0) {
     throw new HoldfastError('INVALID_STATE', `the target has read replicas: ${replicas.join(', ')}`, {
