@@ -462,9 +462,13 @@ function refuseTarget({ database }: Target): void {
   }
 }
 
-function describeLoss(name: string, inspection: Inspection | undefined): string {
+function describeLoss(name: string, { database }: Target, inspection: Inspection | undefined): string {
   const keys = inspection === undefined ? 'every key' : `all ${inspection.keys} keys`;
-  return `${keys} of ${name}: the import first removes all data; only what the file holds comes back`;
+  if (!database.isActiveActive) {
+    return `${keys} of ${name}: the import first removes all data; only what the file holds comes back`;
+  }
+  const regions = database.regions.map(({ name: region }) => region).join(', ');
+  return `${keys} of ${name} in all its regions (${regions}): removed first, or merged with what the file holds, where counters add up and newer values are overwritten; nobody tells which`;
 }
 
 export const restore = defineAction({
@@ -510,7 +514,7 @@ export const restore = defineAction({
     return {
       target: name,
       source: uris.map((uri) => showSource(input.source_type, uri)).join(', '),
-      loses: describeLoss(name, inspection),
+      loses: describeLoss(name, target, inspection),
       blast_radius: {
         ...databaseFacts(target),
         files: uris.length,
@@ -530,7 +534,7 @@ export const restore = defineAction({
       ...(newest?.created_at === undefined ? {} : { newest_recovery_point: { id: newest.id, at: newest.created_at } }),
       safety_snapshot: place.possible ? { possible: true } : { possible: false, reason: place.reason },
       undo: place.possible
-        ? `import the files that the safety snapshot writes under ${showPath(place.destination)}; Redis Cloud does not tell their names, so look for the newest there`
+        ? `import the files that the safety snapshot writes under ${showPath(place.destination)}; Redis Cloud does not tell their names, so look for the newest there${database.isActiveActive ? '. Where an import merges, keys that this one adds stay' : ''}`
         : `none: ${place.reason}, so no copy of the present data can be made first`,
       alternatives: [
         ...(place.possible

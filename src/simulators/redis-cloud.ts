@@ -87,6 +87,8 @@ export interface RedisCloudState {
   stuck: string | undefined;
   /** The next write ends with this task error; as an object, or as the bare word of the API description. */
   nextError: { type: string; status?: string; bare?: boolean } | undefined;
+  /** What an import does to an Active-Active database; the vendor's guides say both. */
+  activeActiveImport: 'replaces' | 'merges';
   /** The next backup or import is handed over and then fails, with this text. */
   nextFailure: string | undefined;
   /** The latest backup and import show nothing of one that is running. */
@@ -348,7 +350,7 @@ export function redisCloudSimulator({ clock }: SimulatorOptions): RedisCloudSimu
         database.status = 'pending';
         if (!state.hideProgress) Object.assign(database.lastImport, { status: 'importing', failureReason: undefined });
         // All data goes first, whatever becomes of the import.
-        database.data.clear();
+        if (database.regions.size === 0 || state.activeActiveImport === 'replaces') database.data.clear();
       },
     });
     const endsAt = times.startsAt + state.durations.import;
@@ -955,6 +957,7 @@ function sampleFleet(now: number): RedisCloudState {
     hiddenLooks: 1,
     stuck: undefined,
     nextError: undefined,
+    activeActiveImport: 'replaces',
     nextFailure: undefined,
     hideProgress: false,
     settleMs: 0,

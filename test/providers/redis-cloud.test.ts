@@ -510,6 +510,25 @@ describe('restore', () => {
     expect(world.server.writes()[0]?.body).toEqual({ regionName: 'eu-west-1' });
   });
 
+  it.each([
+    ['replaces', 50],
+    ['merges', 80],
+  ] as const)('imports into an Active-Active database that %s, having said that either may be', async (kind, keys) => {
+    world.state.activeActiveImport = kind;
+    const context = world.context(PRO, GLOBAL);
+    const plan = await planOf(context);
+    expect(plan.loses).toMatch(/every key of 3102\/global in all its regions \(us-east-1, eu-west-1\).*or merged/);
+    expect(plan.undo).toMatch(/keys that this one adds stay/);
+    const { output } = await drive(restore, context, LAST_GOOD, { safety: true });
+    expect(output).toMatchObject({ status: 'succeeded', usable: true, target: '3102/global' });
+    expect(database(51003201).data.size).toBe(keys);
+    const status = await getRestoreStatus.run?.(context, { task_id: output['job_id'] });
+    expect(status).toMatchObject({ status: 'succeeded', target: '3102/global' });
+    const options = await redisCloud.recoveryOptions(context, undefined);
+    expect(options.length).toBeGreaterThan(0);
+    for (const { loses } of options) expect(loses).toMatch(/in all regions.*or merges/);
+  });
+
   it('does not import when the database is not what the plan said', async () => {
     const context = world.context(ESSENTIALS, CARTS);
     const error = await failure(

@@ -152,7 +152,9 @@ export async function recoveryOptions(context: Context, at: Date | undefined): P
       return {
         title: `Import the backup of ${moment} from ${place}; put the file's name in, one URI for each shard${point.restorable ? '' : ' (if the file is still there)'}`,
         moment,
-        loses: `every key that is not in the file, and every write since ${moment}: an import empties the database first`,
+        loses: target.database.isActiveActive
+          ? `every write since ${moment}, in all regions: an import empties the database first, or merges and overwrites; nobody tells which`
+          : `every key that is not in the file, and every write since ${moment}: an import empties the database first`,
         risk: 'overwrite' as const,
         call: { entity: context.entity.key, ...importCall(point.location) },
       };
