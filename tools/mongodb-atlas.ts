@@ -196,7 +196,7 @@ export const restoreCollections = defineAction({
   name: 'restore-collections',
   title: 'Restore some collections of an Atlas cluster',
   summary:
-    'Restores collections from a snapshot or a moment as copies beside what there is; OVERWRITE_EXISTING replaces them and needs confirmation.',
+    'Restores collections or whole databases as copies; write_strategy OVERWRITE_EXISTING replaces what there is, and needs confirmation.',
   risk: 'create',
   upTo: 'overwrite',
   input: z.object({
@@ -205,7 +205,10 @@ export const restoreCollections = defineAction({
     collections: Names.describe('database.collection'),
     databases: Names,
     write_strategy: z.enum(['CREATE_NEW', 'OVERWRITE_EXISTING']).default('CREATE_NEW'),
-    index_strategy: z.enum(['ALL', 'NONE', 'ALL_EXCEPT_TTL']).default('ALL_EXCEPT_TTL'),
+    index_strategy: z
+      .enum(['ALL', 'NONE', 'ALL_EXCEPT_TTL'])
+      .default('ALL_EXCEPT_TTL')
+      .describe('TTL deletes old data'),
     target_cluster: z.string().optional(),
     target_project_id: z.string().optional(),
     safety_snapshot: z.boolean().optional(),

@@ -114,6 +114,7 @@ function normalMade(value: Answer): Answer {
     .replace(/\[holdfast[^\]]*\]/g, '[holdfast]')
     .replace(/\d{8}T\d{6}Z?(?:-[a-z0-9]+)+/g, '<backup>')
     .replace(/restored\d+/g, 'restored')
+    .replace(/_restored_[0-9a-f]{8}/g, '_restored_<copy>')
     .replace(/"(job_id|operation_name|lsn|schedule_name|branch_id)":"[^"]*"/g, '"$1":"<$1>"')
     .replace(/"(size_bytes|stored_bytes|plain_bytes|bytes|stored)":\d+/g, '"$1":0');
   return JSON.parse(text) as Answer;
