@@ -107,8 +107,7 @@ export const updateSnapshot = defineAction({
   name: 'update-snapshot',
   aliases: ['update-backup'],
   title: 'Change the end or description of a final Cloud SQL backup',
-  summary:
-    'Changes when a final backup of a deleted instance ends, or its description. An earlier end waits for a person.',
+  summary: 'Changes the end or description of a final backup; an earlier end waits for a person.',
   risk: 'change',
   upTo: 'weaken',
   input: z.object({

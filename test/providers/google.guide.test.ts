@@ -20,6 +20,13 @@ const TOKEN = 'canary-google-discovery-token-51c2';
 const PROVIDERS = ['gcp-cloud-sql', 'gcp-firestore', 'gcp-bigquery'] as const;
 type Id = (typeof PROVIDERS)[number];
 
+/** What every action of a service needs. */
+const FIRST: Record<Id, string> = {
+  'gcp-cloud-sql': 'cloudsql.instances.get',
+  'gcp-firestore': 'datastore.databases.getMetadata',
+  'gcp-bigquery': 'bigquery.datasets.get',
+};
+
 let server: SimulatorServer;
 let harness: Harness;
 let denied: Record<Id, Set<string>>;
@@ -122,11 +129,7 @@ describe.each(PROVIDERS)('the guide to %s', (id) => {
   });
 
   it('is shown with a refusal, and the permission that Google named', async () => {
-    const [, first = ''] = Object.entries({
-      'gcp-cloud-sql': 'cloudsql.instances.get',
-      'gcp-firestore': 'datastore.databases.getMetadata',
-      'gcp-bigquery': 'bigquery.datasets.get',
-    }).find(([one]) => one === id)!;
+    const first = FIRST[id];
     denied[id].add(first);
     const call = harness.engine.call({
       principal: BOSS,
@@ -134,14 +137,14 @@ describe.each(PROVIDERS)('the guide to %s', (id) => {
       action: 'get-backup-info',
       input: {},
     });
-    const error = await call.then(
-      () => undefined,
-      (cause: unknown) => cause,
-    );
-    expect(error).toMatchObject({
+    await expect(call).rejects.toMatchObject({
       code: 'INSUFFICIENT_PERMISSIONS',
       hint: expect.stringContaining(first),
-      details: { policy: expect.stringContaining(`- ${first}\n`) },
+      details: {
+        policy: expect.stringContaining(`- ${first}\n`),
+        // Cloud SQL does not say which one it is.
+        ...(id === 'gcp-cloud-sql' ? {} : { missing_permission: first }),
+      },
     });
   });
 
