@@ -60,6 +60,8 @@ export interface DigitalOceanState {
   linkOrigin: string | undefined;
   /** Whether the token may see credentials. */
   credentials: boolean;
+  /** Whether a new cluster gets the trusted sources of its create call. */
+  takesRules: boolean;
   /** Milliseconds that a new cluster answers 404. */
   hiddenMs: number;
   /** Milliseconds until a restored cluster is online. */
@@ -162,6 +164,7 @@ export function digitaloceanSimulator({ clock }: SimulatorOptions): DigitalOcean
     pageSize: undefined,
     linkOrigin: undefined,
     credentials: true,
+    takesRules: true,
     hiddenMs: 0,
     restoreMs: 3000,
     cluster: named,
@@ -249,7 +252,7 @@ export function digitaloceanSimulator({ clock }: SimulatorOptions): DigitalOcean
     const version = String(body['version'] ?? VERSIONS[String(engine)]?.at(-1));
     if (source !== undefined && source.version !== version) throw unprocessable('version does not fit the source');
     const at = source === undefined ? now() : restorePoint(source, (restore as JsonObject)['backup_created_at']);
-    const rules = Array.isArray(body['rules']) ? body['rules'].filter(isObject) : [];
+    const rules = state.takesRules && Array.isArray(body['rules']) ? body['rules'].filter(isObject) : [];
     const made: SimulatedCluster = {
       id: randomUUID(),
       name: String(name),

@@ -399,6 +399,27 @@ describe('a DigitalOcean restore', () => {
     expect(await bench.read<RestoreJob>(getRestoreStatus, { cluster_id: made.id })).toMatchObject({ usable: true });
   });
 
+  it('looks whether the trusted sources came along, and says which did not or that it cannot be seen', async () => {
+    state().takesRules = false;
+    const bare = await bench.operate<RestoreJob>(restore, fromNewest());
+    expect(bare.output.provider).toMatchObject({
+      trusted_sources: 0,
+      trusted_sources_missing: 2,
+      open_to_every_address: true,
+    });
+    const { output } = await bench.operate<RestoreJob>(
+      restore,
+      { ...fromNewest(), new_cluster_name: 'unseen' },
+      {
+        before: (step) => {
+          if (step === 'wait') state().refusals.set('GET /firewall', { status: 403, id: 'forbidden', message: 'no' });
+        },
+      },
+    );
+    expect(output.provider).toMatchObject({ trusted_sources: 'unknown: 2 were sent' });
+    expect(output.provider).not.toHaveProperty('open_to_every_address');
+  });
+
   it('takes size, nodes and region of the call, and leaves the network of another region behind', async () => {
     await bench.operate(restore, { ...fromNewest(), size: 'db-s-4vcpu-8gb', num_nodes: 1, region: 'fra1' });
     const body = writes()[0]!.body as JsonObject;

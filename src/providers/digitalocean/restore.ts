@@ -358,13 +358,18 @@ async function waitForCluster(context: InStep): Promise<JsonObject> {
       }
     });
     const job = toJob(cluster);
+    // No document promises that they came along: what is there counts.
+    const rules = await unless(client.rules(id, signal), 'INSUFFICIENT_PERMISSIONS', 'RESOURCE_NOT_FOUND');
+    const sent = Number(begun['trusted_sources']);
+    const missing = rules === undefined ? 0 : sent - rules.length;
     return {
       ...job,
       ended_at: runtime.now().toISOString(),
       provider: known({
         ...(job.provider as JsonObject),
-        trusted_sources: Number(begun['trusted_sources']),
-        open_to_every_address: begun['trusted_sources'] === 0 ? true : undefined,
+        trusted_sources: rules?.length ?? `unknown: ${sent} were sent`,
+        trusted_sources_missing: missing > 0 ? missing : undefined,
+        open_to_every_address: (rules?.length ?? sent) === 0 ? true : undefined,
         point_in_time: begun['point_in_time'],
       }),
     };
