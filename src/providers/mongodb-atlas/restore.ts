@@ -59,6 +59,7 @@ export function originOf(input: Pick<RestoreInput, 'snapshot_id' | 'restore_time
   return { at_seconds: seconds };
 }
 
+/** Gives the cluster that a call is about to change: its own where none is named. */
 export function targetOf(
   client: AtlasClient,
   input: Pick<RestoreInput, 'target_cluster' | 'target_project_id'>,
@@ -290,6 +291,7 @@ export async function assertInWindow(
   }
 }
 
+/** Says whether a snapshot of a target can be taken first. */
 export function safetyOf(target: Deployment): { possible: boolean; reason?: string } {
   if (target.kind === 'flex') return { possible: false, reason: 'Flex clusters take no snapshots on demand' };
   if (!target.backups) return { possible: false, reason: 'cloud backup is off for the target' };
@@ -386,6 +388,7 @@ export function undoRestore(results: Readonly<Record<string, JsonObject>>): Json
   };
 }
 
+/** Gives the target that a plan is about. */
 export function refOf(plan: Plan): ClusterRef {
   const { project_id, cluster } = plan.facts.target;
   return { project: String(project_id), cluster: String(cluster) };
@@ -482,9 +485,11 @@ async function startRestore(
   return { job_id: job.job_id };
 }
 
+/** Whether a job is over, however it ended. */
 export const isOver = (status: JobStatus): boolean =>
   status === 'succeeded' || status === 'failed' || status === 'cancelled';
 
+/** Whether a job goes to a cluster. */
 export function hasTarget(job: AtlasJob, target: ClusterRef): boolean {
   // A Flex job may leave out the project where it is the source's own.
   const project = job.provider.target_project_id;
@@ -494,6 +499,7 @@ export function hasTarget(job: AtlasJob, target: ClusterRef): boolean {
 /** Whether a job is of a whole cluster. */
 const isWhole = (job: AtlasJob): boolean => job.provider.delivery !== 'collections';
 
+/** Whether a job comes from a snapshot or a moment. */
 export function isOrigin(job: AtlasJob, origin: Origin): boolean {
   return 'snapshot_id' in origin
     ? job.provider.snapshot_id === origin.snapshot_id
@@ -540,6 +546,7 @@ function jobError(job: AtlasJob): HoldfastError {
   });
 }
 
+/** Gives a job as the result of a step. */
 export function toJson(job: AtlasJob): JsonObject {
   return { ...job, provider: { ...job.provider } };
 }
