@@ -1,5 +1,16 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  fstatSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -11,6 +22,7 @@ import type { Role } from '../../src/core/principal.ts';
 import { isGuarded } from '../../src/core/risk.ts';
 import { type HttpSurface, serveHttp } from '../../src/surfaces/mcp/http.ts';
 import { buildServer } from '../../src/surfaces/mcp/server.ts';
+import { toolName } from '../../src/surfaces/mcp/tools.ts';
 import {
   type GuardedCase,
   type GuardedFleet,
@@ -98,10 +110,27 @@ const confirmationOf = (answer: ToolAnswer): Confirmation =>
 const hintOf = (answer: ToolAnswer): string =>
   String((answer.structured['error'] as JsonObject | undefined)?.['hint'] ?? '');
 
+/** How much of the audit trail was read, and the intents in it: it only grows, and is long in the end. */
+let counted = { bytes: 0, intents: 0 };
+
+function intentsInTrail(): number {
+  const trail = openSync(join(stateDirectory, 'audit.jsonl'), 'r');
+  try {
+    const added = Buffer.alloc(fstatSync(trail).size - counted.bytes);
+    readSync(trail, added, 0, added.length, counted.bytes);
+    // A line that is being written is counted once it is whole.
+    const whole = added.subarray(0, added.lastIndexOf('\n') + 1);
+    const intents = whole.toString('utf8').split('"event":"intent"').length - 1;
+    counted = { bytes: counted.bytes + whole.length, intents: counted.intents + intents };
+  } finally {
+    closeSync(trail);
+  }
+  return counted.intents;
+}
+
 /** What a refused call must leave as it was. */
 async function traces(one: GuardedCase): Promise<unknown> {
-  const trail = readFileSync(join(stateDirectory, 'audit.jsonl'), 'utf8').split('\n');
-  const intents = trail.filter((line) => line.includes('"event":"intent"')).length;
+  const intents = intentsInTrail();
   if (!one.action.startsWith('postgresql/')) {
     return { writes: fleet.provider.writes().filter(({ path }) => !path.includes('oauth')).length, intents };
   }
@@ -160,6 +189,8 @@ describePostgres('every guarded action under attack', () => {
   let site: Site;
   let stranger: TestClient;
   let viewer: TestClient;
+  let frozen: Site;
+  let underFreeze: TestClient;
 
   beforeAll(async () => {
     stateDirectory = mkdtempSync(join(tmpdir(), 'holdfast-attacks-'));
@@ -167,6 +198,8 @@ describePostgres('every guarded action under attack', () => {
     site = await openSite({});
     stranger = await overHttp(site, 'ben', 'sdk 2 by default');
     viewer = await overHttp(site, 'eve', 'sdk 2 by default');
+    frozen = await openSite({ read_only: true });
+    underFreeze = await overHttp(frozen, 'ana', 'sdk 2 by default');
     // Every entity gets a snapshot before the first look.
     for (const one of cases) await one.prepare(site.harness.engine);
   }, 120_000);
@@ -174,6 +207,8 @@ describePostgres('every guarded action under attack', () => {
   afterAll(async () => {
     await stranger?.close();
     await viewer?.close();
+    await underFreeze?.close();
+    await frozen?.close();
     await site?.close();
     await fleet?.close();
     if (stateDirectory !== undefined) rmSync(stateDirectory, { recursive: true, force: true });
@@ -252,11 +287,7 @@ describePostgres('every guarded action under attack', () => {
         await refusedWith(one, 'CONFIRMATION_EXPIRED', () => call({ confirmation_token: late.token }));
 
         // A policy that denies cannot be talked round by an approved token.
-        const frozen = await openSite({ read_only: true });
-        const underFreeze = await overHttp(frozen, 'ana', 'sdk 2 by default');
         await refusedWith(one, 'POLICY_DENIED', () => call({ confirmation_token: token }, underFreeze));
-        await underFreeze.close();
-        await frozen.close();
 
         // No audit file, no state store: nothing runs, whatever was approved.
         const good = confirmationOf(await call());
@@ -293,9 +324,12 @@ describePostgres('every guarded action under attack', () => {
         await refusedWith(one, /CONFIRMATION_USED|NOT_FOUND|INVALID_STATE/, () =>
           call({ confirmation_token: good.token }),
         );
-        expect(await engine.verifyAudit()).toMatchObject({ ok: true });
       },
     );
+
+    it('leaves an audit trail that is whole', async () => {
+      expect(await site.harness.engine.verifyAudit()).toMatchObject({ ok: true });
+    });
   });
 
   describe.each(WAYS)('a question to the person, %s', (_, kind, transport) => {
@@ -363,6 +397,10 @@ describePostgres('every guarded action under attack', () => {
 
 describe('the list of cases', () => {
   it('names tools as MCP lists them', () => {
-    for (const one of cases) expect(one.tool).toBe(one.action.replace('/', '_').replaceAll('-', '_'));
+    for (const one of cases) {
+      const [provider, name] = one.action.split('/');
+      const action = registry.actions.find((known) => known.provider.id === provider && known.name === name)!;
+      expect(one.tool).toBe(toolName(action));
+    }
   });
 });
