@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
 import type { JsonObject } from '../../src/core/json.ts';
 import type { Discovery } from '../../src/core/provider.ts';
-import type { SettingsCheck } from '../../src/core/schemas.ts';
+import type { RecoveryPoint, SettingsCheck } from '../../src/core/schemas.ts';
 import { gcpBigQuerySimulator } from '../../src/simulators/gcp-bigquery.ts';
 import { gcpCloudSqlSimulator } from '../../src/simulators/gcp-cloud-sql.ts';
 import { gcpFirestoreSimulator } from '../../src/simulators/gcp-firestore.ts';
@@ -32,6 +32,7 @@ let harness: Harness;
 let denied: Record<Id, Set<string>>;
 let cloudSql: ReturnType<typeof gcpCloudSqlSimulator>['state'];
 let firestore: ReturnType<typeof gcpFirestoreSimulator>['state'];
+let bigQuery: ReturnType<typeof gcpBigQuerySimulator>['state'];
 
 beforeEach(async () => {
   server = await startSimulators({
@@ -41,7 +42,10 @@ beforeEach(async () => {
         gcpFirestoreSimulator({ clock }),
         gcpBigQuerySimulator({ clock }),
       ];
-      [cloudSql, firestore] = [one.state, two.state];
+      [cloudSql, firestore, bigQuery] = [one.state, two.state, three.state];
+      Object.assign(cloudSql.durations, { backup: 30, restore: 30, remove: 30, update: 30 });
+      Object.assign(firestore.durations, { export: 30, import: 30, restore: 30, update: 30 });
+      Object.assign(bigQuery.durations, { snapshot: 30, restore: 30, pending: 10 });
       denied = {
         'gcp-cloud-sql': one.state.denied,
         'gcp-firestore': two.state.denied,
@@ -104,6 +108,57 @@ describe.each(PROVIDERS)('the guide to %s', (id) => {
       await expect(call(), name).resolves.toMatchObject({ kind: 'result' });
       for (const one of needed) denied[id].add(one);
       await expect(call(), name).rejects.toMatchObject({ code: 'INSUFFICIENT_PERMISSIONS' });
+    }
+  });
+
+  it('names all that each action needs that makes something new', async () => {
+    const { permissions } = await providerOf(id).guide!();
+    const all = [...new Set(Object.values(permissions).flat())];
+    const newest = async (): Promise<string> => {
+      const call = { principal: BOSS, entity: `sandbox/${id}`, action: 'list-snapshots', input: {} };
+      const outcome = await harness.engine.call(call);
+      const { snapshots } = (outcome.kind === 'result' ? outcome.output : {}) as { snapshots: RecoveryPoint[] };
+      return snapshots.find(({ restorable }) => restorable)!.id;
+    };
+    const at = new Date(server.clock.now().getTime() - 3_600_000);
+    at.setUTCSeconds(0, 0);
+    const restore_timestamp = at.toISOString();
+    const point = await newest();
+    // Something to apply.
+    cloudSql.instances.get(`${PROJECT}/orders-db`)!.settings['deletionProtectionEnabled'] = false;
+    firestore.databases.get(`${PROJECT}/shop-carts`)!.protected = false;
+    firestore.schedules.splice(0, 1);
+    bigQuery.datasets.get('analytics')!.maxTimeTravelHours = 48;
+    const calls: Record<Id, [string, JsonObject][]> = {
+      'gcp-cloud-sql': [
+        ['create-snapshot', { retention_days: 3 }],
+        ['create-snapshot', {}],
+        ['restore', { backup_id: point, target_instance: 'from-backup' }],
+        ['restore', { restore_timestamp, target_instance: 'from-moment' }],
+        ['apply-settings', {}],
+      ],
+      'gcp-firestore': [
+        ['export-documents', {}],
+        ['restore', { backup_name: point, target_database: 'from-backup' }],
+        ['restore', { restore_timestamp, target_database: 'from-moment' }],
+        ['apply-settings', {}],
+        ['create-backup-schedule', { frequency: 'weekly', retention_days: 7 }],
+      ],
+      'gcp-bigquery': [
+        ['create-snapshot', { source_table: 'orders', expires_at: '2099-01-01T00:00:00Z' }],
+        ['restore', { snapshot_table: point, target_table: 'from_snapshot' }],
+        ['restore', { source_table: 'orders', restore_timestamp, target_table: 'from_moment' }],
+        ['apply-settings', {}],
+      ],
+    };
+    for (const [action, input] of calls[id]) {
+      const needed = [...permissions['*']!, ...permissions[action]!];
+      denied[id].clear();
+      for (const other of all) if (!needed.includes(other)) denied[id].add(other);
+      const call = { principal: BOSS, entity: `sandbox/${id}`, action, input, wait: 'end' as const };
+      await expect(harness.engine.call(call), action).resolves.toMatchObject({
+        kind: expect.stringMatching(/operation|result/),
+      });
     }
   });
 
