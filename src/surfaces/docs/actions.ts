@@ -66,11 +66,11 @@ function renderOverview(actions: readonly AnyAction[], providers: readonly Provi
   const rows = STANDARD_ACTIONS.map((name) => {
     const cells = providers.map((provider) => {
       const action = actions.find((one) => one.kind === 'provider' && one.provider === provider && hasName(one, name));
-      return action === undefined ? '–' : riskText(action);
+      return action === undefined ? `[no](#${anchor(provider.title)})` : riskText(action);
     });
     return [`\`${name}\``, ...cells];
   });
-  return `## Who has what\n\n${table(['', ...providers.map(({ title }) => cell(title))], rows)}\n\nA dash is explained in the provider's section.\n`;
+  return `## Who has what\n\n${table(['', ...providers.map(({ title }) => cell(title))], rows)}\n\nEach *no* leads to its reason and to what to use instead.\n`;
 }
 
 function renderProvider(provider: Provider, own: readonly Action[]): string {
