@@ -15,8 +15,7 @@ if (major > NEEDED[0] || (major === NEEDED[0] && minor >= NEEDED[1])) {
   const cache =
     process.env['XDG_CACHE_HOME'] || join(homedir(), process.platform === 'darwin' ? 'Library/Caches' : '.cache');
   nodeModule.enableCompileCache?.(join(cache, 'holdfast', 'compiled'));
-  // Before any schema is made: they read it then.
-  await import('./program/interpreted-schemas.ts');
+  await import('./program/small-start.ts');
   const { main } = await import('./program/program.ts');
   process.exitCode = await main();
 } else {

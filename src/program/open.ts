@@ -15,6 +15,7 @@ import { type ConfiguredEntity, createEngine } from '../engine/engine.ts';
 import { collect, type Registry } from '../engine/registry.ts';
 import { createLog, logLevel } from '../observability/log.ts';
 import { createRedactor, type Redactor } from '../observability/redaction.ts';
+import { growWithWork } from './small-start.ts';
 
 export const registry: Registry = collect(tools);
 
@@ -58,6 +59,8 @@ export async function open(options: OpenOptions): Promise<Opened> {
   }));
   const sandbox = options.sandbox ? await openSandbox(options.sandboxPort ?? 0) : undefined;
   const store = openAtFirstUse(async () => {
+    // Whoever needs state works; a list of tools needs none.
+    growWithWork();
     const { openSqliteStore } = await import('../state/sqlite.ts');
     return openSqliteStore(join(stateDirectory, 'state.db'));
   });
