@@ -1,7 +1,7 @@
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { build, type Metafile } from 'esbuild';
+import { build, type Metafile, type Plugin } from 'esbuild';
 import { registry } from '../src/program/open.ts';
 import { makeListedSchemas } from '../src/surfaces/mcp/prepared.ts';
 import { toolName } from '../src/surfaces/mcp/tools.ts';
@@ -10,9 +10,11 @@ import { noticesFor } from './notices.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const OUT = join(ROOT, 'dist');
+/** Where the program begins once the machine is found fit. */
+const START = 'src/program/program.ts';
 
 const begun = performance.now();
-const { outputFiles, metafile, warnings } = await build({
+const OPTIONS = {
   absWorkingDir: ROOT,
   entryPoints: { main: 'src/main.ts' },
   outdir: OUT,
@@ -20,7 +22,13 @@ const { outputFiles, metafile, warnings } = await build({
   define: { HOLDFAST_LISTED_SCHEMAS: JSON.stringify(listedSchemas()) },
   metafile: true,
   write: false,
-}).catch(() => process.exit(1)); // what is wrong is printed already
+} as const;
+const stop = (): never => process.exit(1); // what is wrong is printed already
+const split = await build(OPTIONS).catch(stop);
+const { outputFiles, metafile, warnings } = await build({
+  ...OPTIONS,
+  plugins: [...OPTIONS.plugins, together(startFiles(split.metafile), lateFiles(split.metafile))],
+}).catch(stop);
 if (warnings.length > 0) {
   console.error(`${warnings.length} warnings: a bundle that needs a second look is not shipped`);
   process.exit(1);
@@ -40,6 +48,51 @@ report();
 function listedSchemas(): string {
   const actions = [...registry.fleet, ...registry.actions.filter(({ shared }) => !shared)];
   return JSON.stringify(Object.fromEntries(actions.map((action) => [toolName(action), makeListedSchemas(action)])));
+}
+
+/** Our own files that every start loads. */
+function startFiles({ outputs }: Metafile): string[] {
+  const seen = new Set<string>();
+  const visit = (name: string): void => {
+    if (seen.has(name)) return;
+    seen.add(name);
+    for (const { path, kind } of outputs[name]?.imports ?? []) if (kind === 'import-statement') visit(path);
+  };
+  for (const [name, { entryPoint }] of Object.entries(outputs)) if (entryPoint === START) visit(name);
+  const files = [...seen].flatMap((name) => Object.keys(outputs[name]?.inputs ?? {}));
+  return files.filter((file) => !file.includes('node_modules') && file !== START);
+}
+
+/** Our own files that are loaded by a call of `import`, once the program runs. */
+function lateFiles({ outputs }: Metafile): string[] {
+  return Object.values(outputs).flatMap(({ entryPoint }) =>
+    entryPoint?.startsWith('src/') && ![START, 'src/main.ts', 'src/program/small-start.ts'].includes(entryPoint)
+      ? [entryPoint]
+      : [],
+  );
+}
+
+/**
+ * Has the bundler keep in one module what every start loads: it would make one of each set of files that the same late
+ * files share, some forty, and finding each costs as much as running it. A late file that says that it needs all of them
+ * loses nothing: they are there when it comes.
+ */
+function together(first: readonly string[], late: readonly string[]): Plugin {
+  return {
+    name: 'together',
+    setup({ onLoad, onResolve }) {
+      onResolve({ filter: /^holdfast:start$/ }, () => ({ path: 'start', namespace: 'start' }));
+      onLoad({ filter: /./, namespace: 'start' }, () => ({
+        contents: first.map((file) => `import ${JSON.stringify(join(ROOT, file))};`).join('\n'),
+        resolveDir: ROOT,
+      }));
+      onLoad({ filter: /\.ts$/ }, ({ path }) => {
+        const file = relative(ROOT, path);
+        if (!late.includes(file) || first.includes(file)) return undefined;
+        return { contents: `${readFileSync(path, 'utf8')}\nimport 'holdfast:start';`, loader: 'ts' };
+      });
+    },
+  };
 }
 
 /** Files of which something is really in the output. */

@@ -58,6 +58,8 @@ export interface EngineOptions {
   readonly retryBaseMs?: number;
   /** How long a call waits for its operation before it answers with the operation's id, in ms. */
   readonly graceMs?: number;
+  /** Called at the beginning of every call. */
+  readonly onCall?: () => void;
   /** Called at close, after the clients are gone. */
   readonly onClose?: () => Promise<void>;
 }
@@ -141,6 +143,7 @@ class HoldfastEngine implements Engine {
 
   async call(call: Call): Promise<Outcome> {
     const began = performance.now();
+    this.#options.onCall?.();
     let trace: Trace = { principal: call.principal.id, entity: call.entity, action: call.action };
     try {
       const action = this.action(call.action, call.entity);
@@ -420,12 +423,8 @@ class HoldfastEngine implements Engine {
         return {};
       },
     };
-    return {
-      action,
-      context,
-      input,
-      steps: [...safety, ...(safety.length > 0 ? [recheck] : []), ...action.steps!(input, plan)],
-    };
+    const before = safety.length > 0 ? [...safety, recheck] : [];
+    return { action, context, input, own: before.length, steps: [...before, ...action.steps!(input, plan)] };
   }
 
   async #plan(action: Action, context: ProviderContext<unknown, unknown>, input: unknown): Promise<Plan> {

@@ -36,6 +36,8 @@ export interface OperationRunnerOptions {
 export interface Script {
   readonly action: Action;
   readonly steps: readonly Step[];
+  /** Where the steps of the action itself begin: the safety snapshot and the second look come before them. */
+  readonly own: number;
   readonly context: Omit<ProviderContext<unknown, unknown>, 'signal'>;
   readonly input: unknown;
 }
@@ -248,8 +250,11 @@ export class OperationRunner {
           if (!unsent || !isGuarded(running.record.risk)) return this.#release(running, state);
           return this.#fail(running, script, step, state, context, results, interrupted(step.name, undefined));
         }
-        const isSent = !running.record.steps.slice(index).some(({ kind }) => kind === 'mutate');
-        const ending = isSent && isBlind(error) ? lostSight(error) : error;
+        const { steps } = running.record;
+        const hasBegun = steps.slice(script.own, index).some(({ kind }) => kind === 'mutate');
+        const isSent =
+          step.kind === 'follow' && (hasBegun || !steps.slice(index).some(({ kind }) => kind === 'mutate'));
+        const ending = isSent && isBlind(error) ? lostSight(error) : hasBegun ? halfway(error) : error;
         return this.#fail(running, script, step, state, context, results, ending);
       }
       this.#change(state, { status: 'succeeded', result: results[step.name]!, ended_at: this.#stamp(), percent: 100 });
@@ -500,6 +505,19 @@ function lostSight(error: HoldfastError): HoldfastError {
     details: { ...error.details, outcome: 'unknown' },
     provider: error.provider,
     hint: 'The work was begun, and how it ended is not known. Look at the provider before starting it again.',
+  });
+}
+
+/** The error of a step after one that wrote: that nothing was sent or changed goes for this step alone. */
+function halfway(error: HoldfastError): HoldfastError {
+  const { outcome, ...details } = error.details ?? {};
+  if (outcome !== 'not_sent') return error;
+  return new HoldfastError(error.code, error.message, {
+    cause: error,
+    retryable: false,
+    details,
+    provider: error.provider,
+    hint: 'Earlier steps of the operation were carried out. Look at what they made before making the call again.',
   });
 }
 

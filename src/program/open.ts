@@ -15,7 +15,7 @@ import { type ConfiguredEntity, createEngine } from '../engine/engine.ts';
 import { collect, type Registry } from '../engine/registry.ts';
 import { createLog, logLevel } from '../observability/log.ts';
 import { createRedactor, type Redactor } from '../observability/redaction.ts';
-import { growWithWork } from './small-start.ts';
+import { beginWork } from './small-start.ts';
 
 export const registry: Registry = collect(tools);
 
@@ -59,8 +59,6 @@ export async function open(options: OpenOptions): Promise<Opened> {
   }));
   const sandbox = options.sandbox ? await openSandbox(options.sandboxPort ?? 0) : undefined;
   const store = openAtFirstUse(async () => {
-    // Whoever needs state works; a list of tools needs none.
-    growWithWork();
     const { openSqliteStore } = await import('../state/sqlite.ts');
     return openSqliteStore(join(stateDirectory, 'state.db'));
   });
@@ -85,6 +83,7 @@ export async function open(options: OpenOptions): Promise<Opened> {
     now: () => new Date(),
     sleep: sandbox === undefined ? sleep : (ms, signal) => sleep(ms / sandbox.pace, signal),
     random: randomBytes,
+    onCall: beginWork,
     ...(sandbox === undefined ? {} : { onClose: sandbox.close, rateFactor: sandbox.pace }),
   });
   return { engine, log, redactor, config, stateDirectory, sandboxOrigin: sandbox?.origin };

@@ -1,4 +1,5 @@
 import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { z } from 'zod';
 
 // Loaded before everything else: what starts with every client, and mostly waits, should cost little.
@@ -7,10 +8,18 @@ import { z } from 'zod';
 // process checks most of its schemas a few times at most: compiling them is a tenth of a start, and megabytes that stay.
 z.config({ jitless: true });
 
-// The space for young objects grows sixteenfold while modules load, and is not given back: 12 MB of a process that waits.
-setFlagsFromString('--semi-space-growth-factor=1');
+/** How long a start may take, and nothing happen, until it is taken for waiting, in ms. */
+const QUIET_MS = 1_000;
 
-/** Lets memory grow with the work from now on, as it does by default. */
-export function growWithWork(): void {
-  setFlagsFromString('--semi-space-growth-factor=2');
+// While modules load, the space for young objects grows to 16 MB, and only a collection for lack of memory gives it back.
+const quiet = setTimeout(() => {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as (options: { type: 'major'; flavor: 'last-resort' }) => void;
+  setFlagsFromString('--no-expose-gc');
+  collect({ type: 'major', flavor: 'last-resort' });
+}, QUIET_MS).unref();
+
+/** Says that there is work to do: memory is left to grow with it. */
+export function beginWork(): void {
+  clearTimeout(quiet);
 }
