@@ -88,11 +88,24 @@ function together(first: readonly string[], late: readonly string[]): Plugin {
       }));
       onLoad({ filter: /\.ts$/ }, ({ path }) => {
         const file = relative(ROOT, path);
-        if (!late.includes(file) || first.includes(file)) return undefined;
-        return { contents: `${readFileSync(path, 'utf8')}\nimport 'holdfast:start';`, loader: 'ts' };
+        const text = readFileSync(path, 'utf8');
+        if (first.includes(file)) return { contents: alreadyHere(text, file, first), loader: 'ts' };
+        return late.includes(file) ? { contents: `${text}\nimport 'holdfast:start';`, loader: 'ts' } : undefined;
       });
     },
   };
+}
+
+/** Turns late imports of what is loaded at every start into what they come to: a promise of what is there. */
+function alreadyHere(text: string, file: string, first: readonly string[]): string {
+  const names = new Map<string, string>();
+  const turned = text.replace(/\bimport\('(\.[^']+)'\)/g, (call, path: string) => {
+    if (!first.includes(join(dirname(file), path))) return call;
+    const name = names.get(path) ?? `alreadyHere${names.size}`;
+    names.set(path, name);
+    return `Promise.resolve(${name})`;
+  });
+  return [...[...names].map(([path, name]) => `import * as ${name} from '${path}';`), turned].join('\n');
 }
 
 /** Files of which something is really in the output. */
