@@ -1,10 +1,11 @@
 import { execFileSync } from 'node:child_process';
-import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import { encode } from 'gpt-tokenizer/encoding/o200k_base';
+import { stringify } from 'yaml';
 import { registry } from '../src/program/open.ts';
 import { type Listed, type Program, requestsPerSecond, StdioServer, startHttp } from './bench/client.ts';
 import { measurePostgres } from './bench/postgres.ts';
@@ -48,12 +49,17 @@ try {
   rmSync(scratch, { recursive: true, force: true });
 }
 
-/** Entities files: every entity type of every provider, as the example has them, and one database alone. */
+/** Entities files: one database of every provider, as the examples have them, and the first of these alone. */
 function fleets(): { all: string; one: string } {
   const files = { all: join(scratch, 'all.yaml'), one: join(scratch, 'one.yaml') };
-  copyFileSync(join(ROOT, 'holdfast.example.yaml'), files.all);
-  const [defines, { type }] = [...registry.entityTypes][0]!;
-  writeFileSync(files.one, JSON.stringify({ namespace: 'bench', database: { defines, ...type.example } }));
+  const entities = registry.providers.map(({ id, entityTypes }) => {
+    const [defines, type] = Object.entries(entityTypes)[0]!;
+    return { [id]: { defines, ...type.example } };
+  });
+  const write = (file: string, chosen: readonly object[]): void =>
+    writeFileSync(file, stringify(Object.assign({ namespace: 'bench' }, ...chosen)));
+  write(files.all, entities);
+  write(files.one, entities.slice(0, 1));
   return files;
 }
 
