@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import type { Readable, Writable } from 'node:stream';
+import { PassThrough, pipeline, type Readable, type Writable } from 'node:stream';
 import { HoldfastError } from '../core/errors.ts';
 import { toProgramError } from './errors.ts';
 
@@ -51,6 +51,9 @@ export function startChild(file: string, args: readonly string[], options: Child
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
     stderr = (stderr + text).slice(-STDERR_KEPT);
   });
+  // When a program ends, Node lets what nobody reads yet run out; its reader may only be getting ready.
+  const stdout = new PassThrough();
+  pipeline(child.stdout as Readable, stdout, () => {});
   // EPIPE on stdin says only that the program is gone; its exit status says why.
   child.stdin?.on('error', () => {});
   const ended = new Promise<Exit>((resolve) => {
@@ -74,6 +77,7 @@ export function startChild(file: string, args: readonly string[], options: Child
     const timer = setTimeout(() => signalGroup('SIGKILL'), KILL_AFTER_MS);
     // A pipe that nobody reads would keep the program, and this wait, alive.
     child.stdout?.destroy();
+    stdout.destroy();
     child.stdin?.destroy();
     await ended;
     clearTimeout(timer);
@@ -101,7 +105,7 @@ export function startChild(file: string, args: readonly string[], options: Child
 
   return {
     pid: child.pid ?? -1,
-    stdout: child.stdout as Readable,
+    stdout,
     stdin: child.stdin as Writable,
     ended,
     succeed,
@@ -109,7 +113,7 @@ export function startChild(file: string, args: readonly string[], options: Child
     async *output() {
       let complete = false;
       try {
-        for await (const chunk of child.stdout as Readable) yield chunk as Buffer;
+        for await (const chunk of stdout) yield chunk as Buffer;
         await succeed();
         complete = true;
       } catch (cause) {

@@ -4,6 +4,7 @@ import { formatBytes } from '../core/time.ts';
 import { type Binaries, chooseBinaries, findBinaries } from './binaries.ts';
 import { runChild, startChild } from './child.ts';
 import { openSession, type Session } from './connection.ts';
+import { damaged } from './errors.ts';
 import { type Inventory, readInventory, readSchemaText, summarise } from './inventory.ts';
 import { MANIFEST_SCHEMA, type Manifest, type Payload } from './manifest.ts';
 import { probe, requireZstd, type Sealing, seal, Tally } from './seal.ts';
@@ -181,6 +182,7 @@ async function write(
     );
     const [stream, contents] = await Promise.allSettled([stored, counted]);
     if (stream.status === 'rejected' || contents.status === 'rejected') throw first.cause;
+    if (stream.value.plain_bytes === 0) throw damaged('pg_dump ended well and gave an empty dump');
     payload.push(stream.value);
     await session.query('COMMIT');
 
