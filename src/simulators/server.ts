@@ -58,7 +58,7 @@ export async function startSimulators(options: SimulatorServerOptions): Promise<
   let faults: { fault: Fault; left: number }[] = [];
   let sequence = 0;
 
-  const pickFault = (provider: string, request: SimulatorRequest, operation: string | undefined): Fault | undefined => {
+  const pickFault = (request: SimulatorRequest, { provider, operation, writes }: JournalEntry): Fault | undefined => {
     for (const entry of faults) {
       const { fault } = entry;
       if (entry.left <= 0) continue;
@@ -66,6 +66,7 @@ export async function startSimulators(options: SimulatorServerOptions): Promise<
       if (fault.method !== undefined && fault.method.toUpperCase() !== request.method) continue;
       if (fault.path !== undefined && !request.url.pathname.includes(fault.path)) continue;
       if (fault.operation !== undefined && fault.operation !== operation) continue;
+      if (fault.writes !== undefined && fault.writes !== writes) continue;
       if (random() >= (fault.rate ?? 1)) continue;
       entry.left -= 1;
       return fault;
@@ -159,7 +160,7 @@ export async function startSimulators(options: SimulatorServerOptions): Promise<
     };
     if (stop(await options.onRequest?.(entry, 'arrived'))) return;
 
-    const fault = pickFault(simulator.provider, request, operation);
+    const fault = pickFault(request, entry);
     if (fault !== undefined) entry.fault = fault.kind;
     if (fault?.kind === 'reset') return resetSocket(incoming.socket);
     if (fault?.kind === '429' || fault?.kind === '503' || fault?.kind === '500') {
@@ -174,10 +175,11 @@ export async function startSimulators(options: SimulatorServerOptions): Promise<
     if (stop(await options.onRequest?.(entry, 'handled'))) return;
     if (fault?.kind === 'lost') return resetSocket(incoming.socket);
     if (fault?.kind === 'malformed') {
+      const isXml = response.headers?.['content-type']?.includes('xml') === true;
       return send(outgoing, {
         ...response,
-        headers: { ...response.headers, 'content-type': 'application/json' },
-        body: '{"broken": ',
+        headers: isXml ? response.headers : { ...response.headers, 'content-type': 'application/json' },
+        body: isXml ? '<broken><in>' : '{"broken": ',
       });
     }
     if (fault?.kind === 'truncated') return truncate(outgoing, response);

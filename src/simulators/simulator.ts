@@ -88,6 +88,8 @@ export interface Fault extends JsonObject {
   path?: string;
   /** The whole name of an operation, where the path does not say it. */
   operation?: string;
+  /** Whether the request changes something, as its simulator tells. */
+  writes?: boolean;
   /** 0 to 1, 1 when left out. */
   rate?: number;
   /** How often at the most. */
