@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { HoldfastError } from '../../src/core/errors.ts';
 import type { JsonObject } from '../../src/core/json.ts';
 import type { OperationRecord, StateStore } from '../../src/core/state.ts';
@@ -14,6 +14,7 @@ import { mongodbAtlasSimulator } from '../../src/simulators/mongodb-atlas.ts';
 import { type RequestPhase, type RequestVerdict, startSimulators } from '../../src/simulators/server.ts';
 import type { JournalEntry } from '../../src/simulators/simulator.ts';
 import { openSqliteStore } from '../../src/state/sqlite.ts';
+import { type BundledProgram, bundleProgram } from '../support/bundled.ts';
 import { type GuardedFleet, modules, registry, startGuardedFleet } from '../support/guarded-fleet.ts';
 import { ANA, BOSS, type Harness, startHarness } from '../support/harness.ts';
 import { type JournalMark, journalMark, journalSince } from '../support/journal.ts';
@@ -25,15 +26,18 @@ import { databases, describePostgres, sql, values } from '../support/postgres.ts
 // Real processes die at every step of every operation. The providers live here, so that they are killed exactly when a
 // request arrives or was handled, and so that what was sent can be counted afterwards.
 
-const VICTIM = fileURLToPath(new URL('../support/kill-victim.ts', import.meta.url));
 const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const SETTLE_MS = 20_000;
+/** For a case and those of its provider that it waits for. */
+const TIMEOUT_MS = 300_000;
+
+// Most of the time is spent on waiting for processes, and a provider's cases wait for each other: one of each at a time.
+vi.setConfig({ maxConcurrency: 10 });
 
 type Trap = (entry: JournalEntry, phase: RequestPhase) => Promise<RequestVerdict> | RequestVerdict;
 
 let fleet: GuardedFleet;
-/** What the processes compile is compiled once. */
-let cache: string;
+let program: BundledProgram;
 const traps = new Map<string, Trap>();
 
 /** Runs the cases of one provider one after another, whatever order they are started in. */
@@ -56,10 +60,14 @@ interface Victim {
 }
 
 function startVictim(orders: VictimOrders, onWord: (word: VictimWord) => void = () => {}): Victim {
-  const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', VICTIM, JSON.stringify(orders)], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-    env: { PATH: process.env['PATH'] ?? '', NODE_COMPILE_CACHE: cache },
-  });
+  const child = spawn(
+    process.execPath,
+    ['--disable-warning=ExperimentalWarning', program.path, JSON.stringify(orders)],
+    {
+      stdio: ['ignore', 'pipe', 'inherit'],
+      env: { PATH: process.env['PATH'] ?? '', NODE_COMPILE_CACHE: program.cache },
+    },
+  );
   const words: VictimWord[] = [];
   createInterface({ input: child.stdout! }).on('line', (line) => {
     const word = JSON.parse(line) as VictimWord;
@@ -105,7 +113,7 @@ async function prepare(one: MutatingCall): Promise<Site> {
     directory,
     input,
     store,
-    orders: { fleet: shared, entity: one.entity, action: one.action, input, token },
+    orders: { fleet: shared, provider: one.provider, entity: one.entity, action: one.action, input, token },
     open,
     close: async () => {
       await store.close();
@@ -565,27 +573,27 @@ it('has a case for every operation of every entity type', () => {
 
 describePostgres('what is left of operations', () => {
   beforeAll(async () => {
-    cache = mkdtempSync(join(tmpdir(), 'hf-kill-cache-'));
+    program = await bundleProgram(new URL('../support/kill-victim.ts', import.meta.url));
     fleet = await startGuardedFleet({
       onRequest: (entry, phase) => traps.get(entry.provider)?.(entry, phase) ?? 'go on',
     });
   }, 60_000);
   afterAll(async () => {
     await fleet?.close();
-    rmSync(cache, { recursive: true, force: true });
+    await program?.remove();
   });
 
   it.concurrent.each(
     interleaved(calls.filter(({ provider, isOperation }) => provider !== 'postgresql' || isOperation)).map(
       (one) => [one.name, one] as const,
     ),
-  )('after SIGKILL nothing is done twice, left half-way or unaccounted for: %s', { timeout: 120_000 }, (_, one) =>
+  )('after SIGKILL nothing is done twice, left half-way or unaccounted for: %s', { timeout: TIMEOUT_MS }, (_, one) =>
     inLane(one.provider, () => (one.provider === 'postgresql' ? killShop(one) : killEverywhere(one))),
   );
 
   it.concurrent.each(
     interleaved(calls.filter(({ isOperation }) => isOperation)).map((one) => [one.name, one] as const),
-  )('after SIGTERM it is finished or left in order, and says which: %s', { timeout: 120_000 }, (_, one) =>
+  )('after SIGTERM it is finished or left in order, and says which: %s', { timeout: TIMEOUT_MS }, (_, one) =>
     inLane(one.provider, async () => {
       const shop = one.provider === 'postgresql' ? { shop: await prepareShop(one) } : {};
       for (const step of await stepsOf(one)) await terminateAt(one, step, shop);
@@ -594,13 +602,13 @@ describePostgres('what is left of operations', () => {
 
   it.concurrent.each(firstOfEach)(
     'a write that hangs holds SIGTERM up no longer than 15 s: %s',
-    { timeout: 120_000 },
+    { timeout: TIMEOUT_MS },
     (_, one) => inLane(one.provider, async () => terminateAt(one, (await stepsOf(one))[0]!, { hang: true })),
   );
 
   it.concurrent.each(firstOfEach)(
     'of several processes one runs an operation, and one takes it over: %s',
-    { timeout: 120_000 },
+    { timeout: TIMEOUT_MS },
     (_, one) =>
       inLane(one.provider, async () => {
         const site = await prepare(one);
@@ -647,7 +655,7 @@ describePostgres('what is left of operations', () => {
 
   it.concurrent.each(firstOfEach)(
     'a process that was away for longer than its lease sends nothing any more: %s',
-    { timeout: 120_000 },
+    { timeout: TIMEOUT_MS },
     (_, one) =>
       inLane(one.provider, async () => {
         const site = await prepare(one);
@@ -690,7 +698,7 @@ describePostgres('what is left of operations', () => {
 
   it.concurrent.each(firstOfEach)(
     'a state store that fails after the write leaves the operation to be looked up: %s',
-    { timeout: 120_000 },
+    { timeout: TIMEOUT_MS },
     (_, one) =>
       inLane(one.provider, async () => {
         const site = await prepare(one);
@@ -732,7 +740,7 @@ describePostgres('what is left of operations', () => {
       }),
   );
 
-  it.concurrent('steps that another version began with are not guessed at', { timeout: 120_000 }, () => {
+  it.concurrent('steps that another version began with are not guessed at', { timeout: TIMEOUT_MS }, () => {
     const [, one] = firstOfEach[0]!;
     return inLane(one.provider, async () => {
       const site = await prepare(one);
@@ -763,7 +771,7 @@ describePostgres('what is left of operations', () => {
 
   it.concurrent.each(['SIGTERM', 'SIGKILL'] as const)(
     'the program itself goes on with what it left when it got %s',
-    { timeout: 120_000 },
+    { timeout: TIMEOUT_MS },
     async (signal) => {
       const directory = mkdtempSync(join(tmpdir(), 'hf-kill-'));
       const simulators = await startSimulators({ simulators: (clock) => [mongodbAtlasSimulator({ clock })] });

@@ -39,6 +39,8 @@ export const CREDENTIALS: Record<string, string> = {
 /** The simulated providers with their insides in reach. */
 export interface SimulatedFleet {
   readonly provider: SimulatorServer;
+  /** How many writes each provider took so far; its journal forgets the oldest. */
+  readonly taken: ReadonlyMap<string, number>;
   readonly atlas: ReturnType<typeof mongodbAtlasSimulator>['state'];
   readonly dynamodb: ReturnType<typeof awsDynamodbSimulator>['state'];
   readonly rds: ReturnType<typeof awsRdsSimulator>['state'];
@@ -94,8 +96,14 @@ export async function startSimulatedFleet(server: ServerOptions = {}): Promise<S
   Object.assign(bigQuery.state.durations, { snapshot: 100, restore: 100, pending: 20 });
   Object.assign(cloudSql.state.durations, { backup: 100, restore: 100, remove: 50, update: 50 });
   Object.assign(firestore.state.durations, { export: 100, import: 100, restore: 100, update: 50 });
+  const taken = new Map<string, number>();
   const provider = await startSimulators({
     ...server,
+    onRequest: (entry, phase) => {
+      const isTaken = phase === 'handled' && entry.writes && entry.status !== null && entry.status < 300;
+      if (isTaken) taken.set(entry.provider, (taken.get(entry.provider) ?? 0) + 1);
+      return server.onRequest?.(entry, phase) ?? 'go on';
+    },
     simulators: () => [atlas, dynamodb, rds, bigQuery, cloudSql, firestore, cosmos, redis, digitalocean, neon],
     clock,
   });
@@ -113,6 +121,7 @@ export async function startSimulatedFleet(server: ServerOptions = {}): Promise<S
   );
   return {
     provider,
+    taken,
     atlas: atlas.state,
     dynamodb: dynamodb.state,
     rds: rds.state,

@@ -1,10 +1,10 @@
 import type { JsonObject } from '../../src/core/json.ts';
-import { modules } from './guarded-fleet.ts';
 import { ANA, type HarnessOptions, startHarness } from './harness.ts';
 
 /** What the parent asks of a process that is to die. */
 export interface VictimOrders {
   readonly fleet: Omit<HarnessOptions, 'modules'>;
+  readonly provider: string;
   readonly entity: string;
   readonly action: string;
   readonly input: JsonObject;
@@ -20,7 +20,10 @@ export type VictimWord =
   | { say: 'over'; status: string };
 
 const orders = JSON.parse(process.argv[2] ?? '') as VictimOrders;
-const harness = await startHarness({ ...orders.fleet, modules });
+// Only what the call needs: these processes are started hundreds of times.
+const declarations = (await import(`../../tools/${orders.provider}.ts`)) as Record<string, unknown>;
+const entities = orders.fleet.entities.filter(({ key }) => key === orders.entity);
+const harness = await startHarness({ ...orders.fleet, entities, modules: { declarations } });
 const { engine, store } = harness;
 const say = (word: VictimWord): boolean => process.stdout.write(`${JSON.stringify(word)}\n`);
 

@@ -486,11 +486,8 @@ interface Tally {
 /** What there is at a simulated provider: backups made and restores begun, whatever anyone was told. */
 export function tally(fleet: SimulatedFleet, entity: string): Tally {
   const defines = fleet.entities.find(({ key }) => key === entity)?.defines ?? '';
-  const own = registry.entityTypes.get(defines)?.provider.id;
-  const taken = fleet.provider.journal.filter(
-    ({ provider, writes, status }) => provider === own && writes && status !== null && status < 300,
-  );
-  return { ...copies(fleet, entity), settings: taken.length };
+  const own = registry.entityTypes.get(defines)?.provider.id ?? '';
+  return { ...copies(fleet, entity), settings: fleet.taken.get(own) ?? 0 };
 }
 
 function copies(fleet: SimulatedFleet, entity: string): Omit<Tally, 'settings'> {
