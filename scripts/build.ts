@@ -1,5 +1,5 @@
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join, relative } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build, type Metafile, type Plugin } from 'esbuild';
 import { registry } from '../src/program/open.ts';
@@ -9,7 +9,8 @@ import { BUNDLE } from './bundle.ts';
 import { noticesFor } from './notices.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
-const OUT = join(ROOT, 'dist');
+// `--outdir=FOLDER` builds elsewhere, for tests that start the program often.
+const OUT = resolve(option('outdir') ?? join(ROOT, 'dist'));
 /** Where the program begins once the machine is found fit. */
 const START = 'src/program/program.ts';
 
@@ -39,10 +40,14 @@ const notices = noticesFor(ROOT, bundledFiles(metafile));
 files.set('THIRD_PARTY_NOTICES.txt', Buffer.from(notices.text));
 replaceFolder(OUT, files);
 // For whoever asks what is in which chunk: `node scripts/build.ts --metafile=FILE`.
-const asked = process.argv.find((argument) => argument.startsWith('--metafile='))?.slice('--metafile='.length);
+const asked = option('metafile');
 if (asked !== undefined) writeFileSync(asked, JSON.stringify(metafile));
 chmodSync(join(OUT, 'main.js'), 0o755);
 report();
+
+function option(name: string): string | undefined {
+  return process.argv.find((argument) => argument.startsWith(`--${name}=`))?.slice(name.length + 3);
+}
 
 /** The schemas of all tools, as JSON. */
 function listedSchemas(): string {

@@ -1,8 +1,11 @@
-import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
+import { type ChildProcessWithoutNullStreams, execFile, spawn } from 'node:child_process';
+import { copyFile, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { promisify } from 'node:util';
 
-const MAIN = join(import.meta.dirname, '..', '..', 'src', 'main.ts');
+const ROOT = join(import.meta.dirname, '..', '..');
+let main = join(ROOT, 'src', 'main.ts');
 /** What to preload so that token hosts are the test's own and pauses short: for `node: ['--import', REROUTE]`. */
 export const REROUTE: string = new URL('./reroute.ts', import.meta.url).href;
 const PROTOCOL = '2025-11-25';
@@ -39,9 +42,18 @@ export interface Server {
   stop(): Promise<Finished>;
 }
 
+/** Builds the program into a folder and runs it from there from now on: its start takes a fifth of that of its sources. */
+export async function runBuilt(folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  await copyFile(join(ROOT, 'package.json'), join(folder, 'package.json'));
+  const outdir = join(folder, 'dist');
+  await promisify(execFile)(process.execPath, [join(ROOT, 'scripts', 'build.ts'), `--outdir=${outdir}`], { cwd: ROOT });
+  main = join(outdir, 'main.js');
+}
+
 /** What node is started with to run the program. */
 export function programArguments(args: readonly string[], { node = [] }: Pick<ProgramOptions, 'node'>): string[] {
-  return ['--disable-warning=ExperimentalWarning', ...node, MAIN, ...args];
+  return ['--disable-warning=ExperimentalWarning', ...node, main, ...args];
 }
 
 function start(args: readonly string[], options: ProgramOptions): ChildProcessWithoutNullStreams {
