@@ -137,7 +137,8 @@ export interface AwsClientConfig {
 
 /**
  * Makes the configuration of an SDK client: region, credentials, no retry of its own, and every request through the
- * runtime's `fetch`, reads marked as such. Throttled reads, which AWS answers with 400, are sent again here; nothing else is.
+ * runtime's `fetch`, reads marked as such. Reads that are throttled, which AWS answers with 400, or answered with something
+ * that is no answer of theirs are sent again here; nothing else is.
  * @throws {HoldfastError} CONFIG_INVALID
  */
 export function awsClientConfig(
@@ -157,6 +158,8 @@ export function awsClientConfig(
 
 const THROTTLED = /(Throttl|TooManyRequests|RequestLimitExceeded|ProvisionedThroughputExceeded|SlowDown)/;
 const THROTTLE_TRIES = 6;
+/** How often a read is made whose answer is not the operation's own. */
+const ANSWER_TRIES = 3;
 
 /** What the SDK's own credential chain asks: it gives out tokens and changes nothing that anyone keeps. */
 function isCredentialCall(request: AwsRequest, operation: string): boolean {
@@ -222,20 +225,25 @@ function requestHandler(runtime: Runtime, { title, isRead, isAnswer }: AwsClient
         ...(safe ? { safe: true } : {}),
       });
       const bytes = Buffer.from(await response.arrayBuffer());
-      if (safe && response.status === 400 && turn < THROTTLE_TRIES && THROTTLED.test(bytes.toString('utf8'))) {
+      const isThrottled = response.status === 400 && THROTTLED.test(bytes.toString('utf8'));
+      // What names no operation is the credential chain's as well.
+      const isForeign =
+        response.ok &&
+        !forCredentials &&
+        operation !== '' &&
+        isAnswer !== undefined &&
+        !isAnswer(operation, bytes.toString('utf8'));
+      if (safe && ((isThrottled && turn < THROTTLE_TRIES) || (isForeign && turn < ANSWER_TRIES))) {
         await runtime.sleep(pause + runtime.random(1)[0]! * 2, signal);
         pause = Math.min(15_000, pause * 2);
         continue;
       }
       if (forCredentials && !response.ok) throw noCredentials(response.status, operation);
-      // What names no operation is the credential chain's as well.
-      if (response.ok && !forCredentials && operation !== '' && isAnswer !== undefined) {
-        if (!isAnswer(operation, bytes.toString('utf8'))) {
-          throw new HoldfastError('PROVIDER_UNAVAILABLE', `${title} gave an answer that is not its own`, {
-            details: { outcome: safe ? 'not_sent' : 'unknown' },
-            provider: { status: response.status },
-          });
-        }
+      if (isForeign) {
+        throw new HoldfastError('PROVIDER_UNAVAILABLE', `${title} gave an answer that is not its own`, {
+          details: { outcome: safe ? 'not_sent' : 'unknown' },
+          provider: { status: response.status },
+        });
       }
       return {
         response: {
