@@ -28,8 +28,8 @@ try {
     ...BUNDLE,
   });
   writeFileSync(join(scratch, 'package.json'), '{ "type": "module" }\n');
-  const listed = await measureStart();
-  measureTokens(listed);
+  await measureStart();
+  await measureTokens();
   await measureCalls();
   await measureHttp();
   await measurePostgres({ root: ROOT, scratch, quick, report });
@@ -63,18 +63,29 @@ function fleets(): { all: string; one: string } {
   return files;
 }
 
+function serve(file: string, ...options: string[]): Program {
+  return {
+    args: [join(ROOT, 'dist', 'main.js'), 'serve', '--config', file, ...options],
+    cwd: scratch,
+    env: { HOLDFAST_STATE_DIR: join(scratch, 'state'), XDG_CACHE_HOME: join(scratch, 'cache') },
+  };
+}
+
+/** The tools that a program lists. */
+async function toolsOf(program: Program): Promise<Listed[]> {
+  const server = new StdioServer(program);
+  const { tools } = (await server.ask('tools/list')) as { tools: Listed[] };
+  await server.stop();
+  return tools;
+}
+
 function bundled(name: 'bare' | 'guarded', ...args: string[]): Program {
   return { args: [join(scratch, 'bundle', `${name}.js`), ...args], cwd: scratch };
 }
 
 /** From nothing to the answer of tools/list, and what the process then holds while it waits. */
-async function measureStart(): Promise<Listed[]> {
+async function measureStart(): Promise<void> {
   const files = fleets();
-  const serve = (file: string): Program => ({
-    args: [join(ROOT, 'dist', 'main.js'), 'serve', '--config', file],
-    cwd: scratch,
-    env: { HOLDFAST_STATE_DIR: join(scratch, 'state'), XDG_CACHE_HOME: join(scratch, 'cache') },
-  });
   const programs = { bare: bundled('bare', 'one'), one: serve(files.one), ours: serve(files.all) };
   const names = ['bare', 'one', 'ours'] as const;
   const took = { bare: [] as number[], one: [] as number[], ours: [] as number[] };
@@ -124,15 +135,17 @@ async function measureStart(): Promise<Listed[]> {
   report.bar('idle memory, Holdfast', median(holds.ours), 90e6, megabytes);
   report.row('idle memory, Holdfast with one database', megabytes(median(holds.one)));
   report.bar('memory, all providers to one', median(holds.ours) / median(holds.one), 1.05, times);
-  return listed;
 }
 
 /** What a model reads: name, description and input schema of each tool, as they come over the wire. */
-function measureTokens(listed: readonly Listed[]): void {
-  const costs = listed.map(({ name, description = '', inputSchema }) => ({
-    name,
-    tokens: [name, description, JSON.stringify(inputSchema)].reduce((sum, text) => sum + encode(text).length, 0),
-  }));
+async function measureTokens(): Promise<void> {
+  // Every entity type, for every tool that there is.
+  const example = join(ROOT, 'holdfast.example.yaml');
+  const listed = await toolsOf(serve(example));
+  const tokensOf = ({ name, description = '', inputSchema }: Listed): number =>
+    [name, description, JSON.stringify(inputSchema)].reduce((sum, text) => sum + encode(text).length, 0);
+  const costs = listed.map((tool) => ({ name: tool.name, tokens: tokensOf(tool) }));
+  const compact = await toolsOf(serve(example, '--tools', 'compact'));
   const total = costs.reduce((sum, { tokens }) => sum + tokens, 0);
   const costOf = (...starts: string[]): number =>
     costs
@@ -147,6 +160,12 @@ function measureTokens(listed: readonly Listed[]): void {
     `${total.toLocaleString('en')} tokens`,
   );
   report.bar('a tool, on average', total / listed.length, 80, (value) => `${value.toFixed(1)} tokens`);
+  report.bar(
+    `the ${compact.length} tools of --tools compact`,
+    compact.reduce((sum, tool) => sum + tokensOf(tool), 0),
+    700,
+    (value) => `${value.toLocaleString('en')} tokens`,
+  );
   for (const { id, title } of registry.providers) {
     report.bar(
       `${title} and the fleet tools`,
