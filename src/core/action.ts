@@ -144,7 +144,7 @@ export type CallAnswer =
   | { readonly kind: 'plan'; readonly plan: Plan; readonly decision: string }
   | { readonly kind: 'operation'; readonly operation: OperationView };
 
-/** What actions across all entities may ask of the engine. All of it reads, or goes through the same guard as any call. */
+/** What actions across all entities may ask of the engine. All of it reads, or is guarded like every call. */
 export interface FleetContext {
   readonly principal: Principal;
   readonly signal: AbortSignal;

@@ -105,6 +105,38 @@ export function googleFetch(runtime: Runtime, safe: (url: URL) => boolean = () =
   return send as typeof globalThis.fetch;
 }
 
+/**
+ * Finds the project of an entity once: the one that it names, else that of the credentials. One that was not found is
+ * looked for again at the next call.
+ * @throws {HoldfastError} CONFIG_INVALID where neither names one, and what `check` throws
+ */
+export function googleProjectFinder(
+  authorizer: Pick<GoogleAuthorizer, 'project'>,
+  named: string | undefined,
+  check: (project: string) => string,
+): () => Promise<string> {
+  const find = async (): Promise<string> => {
+    const found = named ?? (await authorizer.project());
+    if (found !== undefined) return check(found);
+    throw new HoldfastError('CONFIG_INVALID', 'no Google Cloud project is named', {
+      hint: 'Add project to the entity.',
+    });
+  };
+  let known: Promise<string> | undefined;
+  return () => {
+    known ??= find().catch((cause: unknown) => {
+      known = undefined;
+      throw cause;
+    });
+    return known;
+  };
+}
+
+/** The limit of a whole call in ms: reads may wait for their turn and be repeated, a write is sent once. */
+export function googleTimeout(writes: boolean): number {
+  return writes ? 90_000 : 150_000;
+}
+
 /** Prepares the credentials of one entity; reads and sends nothing before `ready` is called. */
 export function googleAuthorizer(
   credentials: GoogleCredentials,

@@ -1,7 +1,7 @@
 import type { bigquery_v2 } from 'googleapis/build/src/apis/bigquery/v2.js';
 import { HoldfastError } from '../../core/errors.ts';
 import type { Runtime } from '../../core/runtime.ts';
-import { type GoogleAuthorizer, googleFetch } from '../google.ts';
+import { type GoogleAuthorizer, googleFetch, googleProjectFinder, googleTimeout } from '../google.ts';
 import {
   type Addressed,
   checkDataset,
@@ -102,31 +102,11 @@ const NEEDED: Record<CopyJob['operation'], string> = {
   COPY: 'bigquery.jobs.create, bigquery.tables.getData on the source, .create in the dataset, .update and .updateData to replace a table',
 };
 
-// Whole-call limits: reads may wait for their turn and be repeated, a write is sent once.
-const READ_TIMEOUT_MS = 150_000;
-const WRITE_TIMEOUT_MS = 90_000;
-
 /** Loads the BigQuery client alone, never the whole of googleapis, and makes the typed calls; sends nothing. */
 export async function createBigQueryClient(options: Options): Promise<BigQueryClient> {
   const { bigquery_v2: library } = await import('googleapis/build/src/apis/bigquery/v2.js');
   const { authorizer, runtime } = options;
-  let project: Promise<string> | undefined;
-
-  const projectOf = (): Promise<string> => {
-    project ??= (async () => {
-      const found = options.project ?? (await authorizer.project());
-      if (found === undefined) {
-        throw new HoldfastError('CONFIG_INVALID', 'no Google Cloud project is named', {
-          hint: 'Add project to the entity.',
-        });
-      }
-      return checkProject(found);
-    })().catch((cause: unknown) => {
-      project = undefined;
-      throw cause;
-    });
-    return project;
-  };
+  const projectOf = googleProjectFinder(authorizer, options.project, checkProject);
 
   type Send<T> = (
     api: bigquery_v2.Bigquery,
@@ -142,7 +122,7 @@ export async function createBigQueryClient(options: Options): Promise<BigQueryCl
       auth,
       fetchImplementation: googleFetch(runtime),
     });
-    const timeout = addressed.write === true ? WRITE_TIMEOUT_MS : READ_TIMEOUT_MS;
+    const timeout = googleTimeout(addressed.write === true);
     try {
       const { data } = await request(api, await projectOf(), { retry: false, timeout, signal });
       return data;

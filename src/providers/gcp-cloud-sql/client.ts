@@ -1,7 +1,7 @@
 import type { sqladmin_v1 } from 'googleapis/build/src/apis/sqladmin/v1.js';
 import { HoldfastError } from '../../core/errors.ts';
 import type { Runtime } from '../../core/runtime.ts';
-import { type GoogleAuthorizer, googleFetch } from '../google.ts';
+import { type GoogleAuthorizer, googleFetch, googleProjectFinder, googleTimeout } from '../google.ts';
 import {
   type Addressed,
   type BackupRef,
@@ -100,31 +100,11 @@ const VIEWER = 'roles/cloudsql.viewer';
 const EDITOR = 'roles/cloudsql.editor';
 const ADMIN = 'roles/cloudsql.admin (or a custom role)';
 
-// Whole-call limits: reads may wait for their turn and be repeated, a write is sent once.
-const READ_TIMEOUT_MS = 150_000;
-const WRITE_TIMEOUT_MS = 90_000;
-
 /** Loads the Cloud SQL client alone, never the whole of googleapis, and makes the typed calls; sends nothing. */
 export async function createCloudSqlClient(options: Options): Promise<CloudSqlClient> {
   const { sqladmin_v1: library } = await import('googleapis/build/src/apis/sqladmin/v1.js');
   const { authorizer, runtime } = options;
-  let project: Promise<string> | undefined;
-
-  const projectOf = (): Promise<string> => {
-    project ??= (async () => {
-      const found = options.project ?? (await authorizer.project());
-      if (found === undefined) {
-        throw new HoldfastError('CONFIG_INVALID', 'no Google Cloud project is named', {
-          hint: 'Add project to the entity.',
-        });
-      }
-      return checkProject(found);
-    })().catch((cause: unknown) => {
-      project = undefined;
-      throw cause;
-    });
-    return project;
-  };
+  const projectOf = googleProjectFinder(authorizer, options.project, checkProject);
 
   type Send<T> = (
     api: sqladmin_v1.Sqladmin,
@@ -140,7 +120,7 @@ export async function createCloudSqlClient(options: Options): Promise<CloudSqlCl
       auth,
       fetchImplementation: googleFetch(runtime),
     });
-    const timeout = addressed.write === true ? WRITE_TIMEOUT_MS : READ_TIMEOUT_MS;
+    const timeout = googleTimeout(addressed.write === true);
     try {
       const { data } = await request(api, await projectOf(), { retry: false, timeout, signal });
       return data;

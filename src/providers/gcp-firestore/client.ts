@@ -2,7 +2,7 @@ import type { firestore_v1 } from 'googleapis/build/src/apis/firestore/v1.js';
 import { HoldfastError } from '../../core/errors.ts';
 import { isObject } from '../../core/json.ts';
 import type { Runtime } from '../../core/runtime.ts';
-import { type GoogleAuthorizer, googleFetch } from '../google.ts';
+import { type GoogleAuthorizer, googleFetch, googleProjectFinder, googleTimeout } from '../google.ts';
 import {
   type Addressed,
   type Backup,
@@ -97,9 +97,6 @@ const SCHEDULES_VIEWER = 'roles/datastore.backupSchedulesViewer';
 const SCHEDULES_ADMIN = 'roles/datastore.backupSchedulesAdmin';
 const MOVER = 'roles/datastore.importExportAdmin';
 
-// Whole-call limits: reads may wait for their turn and be repeated, a write is sent once.
-const READ_TIMEOUT_MS = 150_000;
-const WRITE_TIMEOUT_MS = 90_000;
 const OPERATION_PAGES = 20;
 
 const METADATA = { resource: 'database', permission: 'datastore.databases.getMetadata', role: VIEWER } as const;
@@ -110,23 +107,7 @@ export async function createFirestoreClient(options: Options): Promise<Firestore
   const { firestore_v1: library } = await import('googleapis/build/src/apis/firestore/v1.js');
   const { authorizer, runtime } = options;
   const own = checkDatabase(options.database);
-  let project: Promise<string> | undefined;
-
-  const projectOf = (): Promise<string> => {
-    project ??= (async () => {
-      const found = options.project ?? (await authorizer.project());
-      if (found === undefined) {
-        throw new HoldfastError('CONFIG_INVALID', 'no Google Cloud project is named', {
-          hint: 'Add project to the entity.',
-        });
-      }
-      return checkProject(found);
-    })().catch((cause: unknown) => {
-      project = undefined;
-      throw cause;
-    });
-    return project;
-  };
+  const projectOf = googleProjectFinder(authorizer, options.project, checkProject);
 
   type Send<T> = (
     api: firestore_v1.Firestore,
@@ -143,7 +124,7 @@ export async function createFirestoreClient(options: Options): Promise<Firestore
     // A token is had first, so that a refusal by the token host is never taken for one by the API.
     const { auth } = await authorizer.ready();
     const api = new library.Firestore({ rootUrl: `${options.origin}/`, auth, fetchImplementation });
-    const timeout = addressed.write === true ? WRITE_TIMEOUT_MS : READ_TIMEOUT_MS;
+    const timeout = googleTimeout(addressed.write === true);
     const parent = `projects/${await projectOf()}`;
     try {
       const { data } = await request(api, parent, { retry: false, timeout, signal });
