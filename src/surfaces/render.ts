@@ -133,7 +133,7 @@ export function renderError(error: HoldfastError, options: RenderOptions = {}): 
   } else if (NOTHING_RAN.has(error.code) || (error.code === 'PLAN_CHANGED' && plan !== undefined)) {
     // Without a new plan it is an operation that stopped half-way, after its safety snapshot.
     if (!error.hint.startsWith('Nothing was')) lines.push('Nothing was run; nothing was changed.');
-  } else if (outcome === 'not_sent') lines.push('The change was not sent.');
+  } else if (outcome === 'not_sent') lines.push('Nothing was changed.');
   else if (outcome !== undefined) lines.push(`Outcome: ${scalar(outcome)}`);
   lines.push(error.hint);
   if (error.retryable) lines.push('The same call may succeed later.');
