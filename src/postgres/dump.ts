@@ -6,8 +6,9 @@ import { runChild, startChild } from './child.ts';
 import { openSession, type Session } from './connection.ts';
 import { damaged } from './errors.ts';
 import { type Inventory, readInventory, readSchemaText, summarise } from './inventory.ts';
-import { MANIFEST_SCHEMA, type Manifest, type Payload } from './manifest.ts';
-import { probe, requireZstd, type Sealing, seal, Tally } from './seal.ts';
+import { type LogicalManifest, MANIFEST_SCHEMA, type Manifest, type Payload } from './manifest.ts';
+import { storeSealed } from './pack.ts';
+import { probe, requireZstd, type Sealing } from './seal.ts';
 import { assertReadsEverything, readServer, type ServerFacts, USER_RELATION } from './server.ts';
 import { percentOf, type Work, withPrograms } from './work.ts';
 
@@ -50,31 +51,43 @@ export async function preflightBackup(
  * Takes a logical backup: `pg_dump`, compressed, sealed and stored while it is read, with an inventory of the same moment.
  * It exists once its manifest does, which is the last write. After any failure nothing of it is left.
  */
-export async function takeLogicalBackup(work: Work, request: BackupRequest): Promise<Manifest> {
-  const { repository, runtime } = work;
+export async function takeLogicalBackup(work: Work, request: BackupRequest): Promise<LogicalManifest> {
   const session = await openSession(work.connection, work.signal);
   try {
     const { server, binaries } = await preflightBackup(session, request, work);
-    const [lock] = await session.query<{ free: boolean }>(
-      'SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS free',
-      [`${BACKUP_LOCK}${repository.sourceId}`],
-    );
-    if (!lock?.free) {
-      throw new HoldfastError('INVALID_STATE', 'another backup of this database is running', {
-        hint: 'Wait until it is over, then call again.',
-      });
-    }
-    try {
-      return await write(work, request, session, server, binaries);
-    } catch (cause) {
-      runtime.assertMayWrite('removing an unfinished backup');
-      await repository.remove(request.id).catch((fault) => {
-        runtime.log.warn('an unfinished backup could not be removed', { id: request.id, reason: String(fault) });
-      });
-      throw cause;
-    }
+    return await asOnlyBackup(work, request.id, session, () => write(work, request, session, server, binaries));
   } finally {
     await session.close();
+  }
+}
+
+/**
+ * Writes a backup while holding the lock of its source in the session; after any failure nothing of it is left.
+ * @throws {HoldfastError} INVALID_STATE while another backup of the source runs
+ */
+export async function asOnlyBackup<T>(
+  { repository, runtime }: Pick<Work, 'repository' | 'runtime'>,
+  id: string,
+  session: Session,
+  write: () => Promise<T>,
+): Promise<T> {
+  const [lock] = await session.query<{ free: boolean }>(
+    'SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS free',
+    [`${BACKUP_LOCK}${repository.sourceId}`],
+  );
+  if (!lock?.free) {
+    throw new HoldfastError('INVALID_STATE', 'another backup of this database is running', {
+      hint: 'Wait until it is over, then call again.',
+    });
+  }
+  try {
+    return await write();
+  } catch (cause) {
+    runtime.assertMayWrite('removing an unfinished backup');
+    await repository.remove(id).catch((fault) => {
+      runtime.log.warn('an unfinished backup could not be removed', { id, reason: String(fault) });
+    });
+    throw cause;
   }
 }
 
@@ -84,7 +97,7 @@ async function write(
   session: Session,
   server: ServerFacts,
   binaries: Binaries,
-): Promise<Manifest> {
+): Promise<LogicalManifest> {
   const { repository, runtime, connection } = work;
   const startedAt = runtime.now();
   const warnings: string[] = [];
@@ -102,30 +115,19 @@ async function write(
     );
   }
 
-  const putSealed = async (
+  const putSealed = (
     name: string,
     content: Payload['content'],
     plain: AsyncIterable<Uint8Array>,
     signal: AbortSignal | undefined,
     seen?: (bytes: number) => void,
-  ): Promise<Payload> => {
-    const before = new Tally();
-    const after = new Tally();
-    const encrypted = request.sealing.scheme === 'age';
-    const file = `${name}.zst${encrypted ? '.age' : ''}`;
-    runtime.assertMayWrite(`storing ${content} of a backup`);
-    const sealed = after.tap(seal(before.tap(plain, seen), request.sealing, request.level));
-    await repository.store.put(repository.key(request.id, file), sealed, { createOnly: true, signal });
-    return {
-      name: file,
-      bytes: after.bytes,
-      sha256: after.sha256,
-      plain_bytes: before.bytes,
-      plain_sha256: before.sha256,
-      content,
-      encoding: encrypted ? ['zstd', 'age'] : ['zstd'],
-    };
-  };
+  ): Promise<Payload> =>
+    storeSealed(work, request.id, { name, content }, plain, {
+      sealing: request.sealing,
+      level: request.level,
+      signal,
+      seen,
+    });
 
   runtime.assertMayWrite('describing the source of backups');
   await repository.describeSource({
@@ -208,7 +210,7 @@ async function write(
 
   const finishedAt = runtime.now();
   const { sealing } = request;
-  const manifest: Manifest = {
+  const manifest: LogicalManifest = {
     schema: MANIFEST_SCHEMA,
     id: request.id,
     source_id: repository.sourceId,
@@ -228,27 +230,9 @@ async function write(
       zstd_level: request.level,
       ...(sealing.scheme === 'age' ? { age_format: 'age-encryption.org/v1' } : {}),
     },
-    server: {
-      version: server.version,
-      version_num: server.version_num,
-      system_identifier: server.system_identifier,
-      in_recovery: server.in_recovery,
-      database: server.database,
-      database_size_bytes: server.database_size_bytes,
-      encoding: server.encoding,
-      collate: server.collate,
-      ctype: server.ctype,
-      ...(server.locale_provider === undefined ? {} : { locale_provider: server.locale_provider }),
-      ...(server.locale === undefined ? {} : { locale: server.locale }),
-      extensions: server.extensions,
-      roles_count: server.roles_count,
-    },
+    server: describeServer(server),
     payload,
-    encryption: {
-      scheme: sealing.scheme,
-      recipients: 'recipients' in sealing ? [...sealing.recipients] : [],
-      passphrase: 'passphrase' in sealing,
-    },
+    encryption: describeSealing(sealing),
     inventory: summary,
     warnings,
   };
@@ -256,6 +240,34 @@ async function write(
   runtime.assertMayWrite('storing the manifest of a backup');
   await repository.commit(manifest);
   return manifest;
+}
+
+/** Gives what a manifest says of the server. */
+export function describeServer(server: ServerFacts): Manifest['server'] {
+  return {
+    version: server.version,
+    version_num: server.version_num,
+    system_identifier: server.system_identifier,
+    in_recovery: server.in_recovery,
+    database: server.database,
+    database_size_bytes: server.database_size_bytes,
+    encoding: server.encoding,
+    collate: server.collate,
+    ctype: server.ctype,
+    ...(server.locale_provider === undefined ? {} : { locale_provider: server.locale_provider }),
+    ...(server.locale === undefined ? {} : { locale: server.locale }),
+    extensions: server.extensions,
+    roles_count: server.roles_count,
+  };
+}
+
+/** Gives what a manifest says of how a backup is closed: public keys, never a secret. */
+export function describeSealing(sealing: Sealing): Manifest['encryption'] {
+  return {
+    scheme: sealing.scheme,
+    recipients: 'recipients' in sealing ? [...sealing.recipients] : [],
+    passphrase: 'passphrase' in sealing,
+  };
 }
 
 /** Guesses the size of a dump: tables without indexes and without the catalogues, which an empty database is full of. */

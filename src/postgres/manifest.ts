@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { HoldfastError } from '../core/errors.ts';
 import { damaged } from './errors.ts';
 
 /** The layout and the manifest that this version writes and reads. */
@@ -21,39 +22,37 @@ const Payload = z.looseObject({
   sha256: Sha256,
   plain_bytes: Count,
   plain_sha256: Sha256,
-  /** `dump`, `globals` or `inventory`. */
+  /** `dump`, `directory`, `globals`, `inventory`, `base` or `backup_manifest`. */
   content: z.string().max(40),
   encoding: z.array(z.enum(['zstd', 'age'])),
 });
 export type Payload = z.infer<typeof Payload>;
 
-/** What stands beside every backup and makes it one. It holds no names of tables and no secrets. */
-export const Manifest = z.looseObject({
+const Lsn = z.string().regex(/^[0-9A-F]{1,8}\/[0-9A-F]{1,8}$/);
+const Segment = z.string().regex(/^[0-9A-F]{24}$/);
+
+/** What every manifest holds. */
+const common = {
   schema: z.literal(MANIFEST_SCHEMA),
   id: z.string().regex(ID),
   source_id: z.string().max(200),
-  kind: z.literal('logical'),
   trigger: z.enum(['manual', 'safety', 'schedule']),
   label: z.string().max(200).optional(),
   description: z.string().max(1000).optional(),
   operation_id: z.string().max(200).optional(),
   started_at: Instant,
-  /** The moment of the data. */
+  /** The moment of the data; of a physical backup, the first moment that it can be recovered to. */
   snapshot_at: Instant,
   finished_at: Instant,
   duration_ms: Count,
-  tools: z.looseObject({
-    holdfast: z.string().max(60),
-    node: z.string().max(60),
-    pg_dump: z.string().max(60),
-    zstd_level: z.number().int(),
-  }),
   server: z.looseObject({
     version: z.string().max(100),
     version_num: Count,
     system_identifier: z.string().max(40).nullable(),
     in_recovery: z.boolean(),
+    /** The database that was dumped; of a physical backup, the one that the entity names. */
     database: z.string().min(1).max(63),
+    /** Of a physical backup, the size of all databases. */
     database_size_bytes: Count,
     encoding: z.string().max(40),
     collate: z.string().max(200),
@@ -71,6 +70,17 @@ export const Manifest = z.looseObject({
     recipients: z.array(z.string().max(3000)).max(100),
     passphrase: z.boolean(),
   }),
+  /** What this backup does not hold, in our own words. */
+  warnings: z.array(z.string().max(500)).max(50),
+};
+
+const tools = { holdfast: z.string().max(60), node: z.string().max(60), zstd_level: z.number().int() };
+
+/** A dump of one database: one stream (`logical`) or a tar of a directory written in parallel (`logical_dir`). */
+const LogicalManifest = z.looseObject({
+  ...common,
+  kind: z.enum(['logical', 'logical_dir']),
+  tools: z.looseObject({ ...tools, pg_dump: z.string().max(60) }),
   inventory: z.looseObject({
     tables: Count,
     rows_total: Count,
@@ -80,10 +90,34 @@ export const Manifest = z.looseObject({
     /** Tables with a count only, being larger than the entity's limit. */
     counted_only: Count,
   }),
-  /** What this backup does not hold, in our own words. */
-  warnings: z.array(z.string().max(500)).max(50),
 });
+export type LogicalManifest = z.infer<typeof LogicalManifest>;
+
+/** The data directory of a whole server, with the write-ahead log that makes it consistent. */
+const PhysicalManifest = z.looseObject({
+  ...common,
+  kind: z.literal('physical'),
+  /** The backup that an incremental one rests on; absent for a full one. */
+  parent_id: z.string().regex(ID).optional(),
+  tools: z.looseObject({ ...tools, pg_basebackup: z.string().max(60) }),
+  wal: z.looseObject({
+    timeline: z.number().int().positive(),
+    start_lsn: Lsn,
+    /** From here on the copy is consistent: no recovery target may lie before it. */
+    end_lsn: Lsn,
+    start_segment: Segment,
+    end_segment: Segment,
+    segment_size: z.number().int().positive(),
+    /** Whether the segments from start to end are inside the backup, so that it can be restored without an archive. */
+    included: z.boolean(),
+  }),
+});
+export type PhysicalManifest = z.infer<typeof PhysicalManifest>;
+
+/** What stands beside every backup and makes it one. It holds no names of tables and no secrets. */
+export const Manifest = z.discriminatedUnion('kind', [LogicalManifest, PhysicalManifest]);
 export type Manifest = z.infer<typeof Manifest>;
+export type BackupKind = Manifest['kind'];
 
 export const VERIFY_LEVELS = ['stored', 'readable', 'restored'] as const;
 export type VerifyLevel = (typeof VERIFY_LEVELS)[number];
@@ -104,11 +138,11 @@ export const Verification = z.looseObject({
 });
 export type Verification = z.infer<typeof Verification>;
 
-/** Makes an id from the time and five random bytes. */
-export function newBackupId(now: Date, random: Uint8Array): string {
+/** Makes an id from the time, the kind and six random bytes. */
+export function newBackupId(now: Date, random: Uint8Array, kind: BackupKind = 'logical'): string {
   const time = now.toISOString().replace(/[-:]|\.\d+/g, '');
   const letters = [...random.subarray(0, 6)].map((byte) => '0123456789abcdefghijklmnopqrstuvwxyz'[byte % 36]).join('');
-  return `${time}-logical-${letters}`;
+  return `${time}-${kind}-${letters}`;
 }
 
 /** Reads the time in an id; undefined for what is no id. */
@@ -156,9 +190,53 @@ function parse<Schema extends z.ZodType>(schema: Schema, bytes: Uint8Array, what
   return result.data;
 }
 
+/** Tells whether a backup is a dump of one database. */
+export function isLogical<B extends { readonly manifest: Manifest }>(
+  backup: B,
+): backup is B & { readonly manifest: LogicalManifest } {
+  return backup.manifest.kind !== 'physical';
+}
+
+/** Tells whether a backup is a copy of a whole server. */
+export function isPhysical<B extends { readonly manifest: Manifest }>(
+  backup: B,
+): backup is B & { readonly manifest: PhysicalManifest } {
+  return backup.manifest.kind === 'physical';
+}
+
+/**
+ * Gives a backup as the dump of one database.
+ * @throws {HoldfastError} INVALID_PARAMETER for a copy of a whole server
+ */
+export function assertLogical<B extends { readonly manifest: Manifest }>(
+  backup: B,
+): B & { readonly manifest: LogicalManifest } {
+  if (isLogical(backup)) return backup;
+  throw new HoldfastError('INVALID_PARAMETER', 'this is a physical backup, a copy of the whole server', {
+    hint: 'It comes back into a new data directory only; for one database use a logical backup.',
+  });
+}
+
+/** What a backup is called in `type` of create-snapshot: `logical`, `full` or `incr`. */
+export function typeOf(manifest: Manifest): 'logical' | 'full' | 'incr' {
+  if (manifest.kind !== 'physical') return 'logical';
+  return manifest.parent_id === undefined ? 'full' : 'incr';
+}
+
 /** Gives the file of a manifest with this content. */
-export function payloadOf(manifest: Manifest, content: 'dump' | 'globals' | 'inventory'): Payload {
+export function payloadOf(
+  manifest: Manifest,
+  content: 'dump' | 'directory' | 'globals' | 'inventory' | 'base' | 'backup_manifest',
+): Payload {
   const found = manifest.payload.find((payload) => payload.content === content);
   if (!found) throw damaged(`this backup has no ${content}`);
   return found;
+}
+
+/** Gives the file that holds the data itself. */
+export function dataOf(manifest: Manifest): Payload {
+  return payloadOf(
+    manifest,
+    manifest.kind === 'physical' ? 'base' : manifest.kind === 'logical_dir' ? 'directory' : 'dump',
+  );
 }

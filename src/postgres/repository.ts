@@ -22,8 +22,8 @@ export interface Unfinished {
 }
 
 /** A backup with everything that was found out about it later. */
-export interface Backup {
-  readonly manifest: Manifest;
+export interface Backup<M extends Manifest = Manifest> {
+  readonly manifest: M;
   /** Oldest first. */
   readonly verifications: readonly Verification[];
   /** Set when a verification failed and none of the same or a higher level has passed since. */

@@ -4,7 +4,15 @@ import { cleanText } from '../core/text.ts';
 import { type Binaries, chooseBinaries, findBinaries } from './binaries.ts';
 import { damaged } from './errors.ts';
 import { assertEqual, compareInventories, type Inventory, parseInventory, summarise } from './inventory.ts';
-import { type Manifest, type Payload, payloadOf, type Verification, type VerifyLevel } from './manifest.ts';
+import {
+  dataOf,
+  type LogicalManifest,
+  type Manifest,
+  type Payload,
+  payloadOf,
+  type Verification,
+  type VerifyLevel,
+} from './manifest.ts';
 import type { Backup } from './repository.ts';
 import { assertOpens, publicKeys, Tally, unseal } from './seal.ts';
 import { feed, percentOf, startRestore, type Work } from './work.ts';
@@ -12,13 +20,13 @@ import { feed, percentOf, startRestore, type Work } from './work.ts';
 const INVENTORY_LIMIT = 512 * 1024 * 1024;
 
 /** Gives the major version that can read a dump. */
-export function readerMajor(manifest: Manifest): number {
+export function readerMajor(manifest: LogicalManifest): number {
   const tool = Number.parseInt(manifest.tools.pg_dump, 10);
   return Math.max(Math.floor(manifest.server.version_num / 10_000), Number.isNaN(tool) ? 0 : tool);
 }
 
 /** Finds the client programs that read the dump of a backup, and write to a server of this major version where one is given. */
-export async function readerBinaries(manifest: Manifest, binDir?: string, serverMajor = 0): Promise<Binaries> {
+export async function readerBinaries(manifest: LogicalManifest, binDir?: string, serverMajor = 0): Promise<Binaries> {
   return chooseBinaries(await findBinaries(binDir), Math.max(readerMajor(manifest), serverMajor), binDir);
 }
 
@@ -55,11 +63,11 @@ async function openStored(work: Work, manifest: Manifest, { name, bytes }: Paylo
 }
 
 /**
- * Makes sure that the key of this machine opens a backup, reading only the header of its dump.
+ * Makes sure that the key of this machine opens a backup, reading only a header.
  * @throws {HoldfastError} AUTHENTICATION_FAILED for the wrong key, INTEGRITY_FAILED where the right one does not open it
  */
 export async function assertKeyFits(work: Work, manifest: Manifest): Promise<void> {
-  const payload = payloadOf(manifest, 'dump');
+  const payload = dataOf(manifest);
   const source = await openStored(work, manifest, payload);
   try {
     if (!payload.encoding.includes('age')) return;
@@ -80,7 +88,7 @@ export async function assertKeyFits(work: Work, manifest: Manifest): Promise<voi
 }
 
 /** Reads the inventory of a backup and holds it against the manifest. */
-export async function readStoredInventory(work: Work, manifest: Manifest): Promise<Inventory> {
+export async function readStoredInventory(work: Work, manifest: LogicalManifest): Promise<Inventory> {
   const payload = payloadOf(manifest, 'inventory');
   if (payload.plain_bytes > INVENTORY_LIMIT) throw damaged('the inventory of this backup is too large to be one');
   const inventory = parseInventory((await buffer(openPayload(work, manifest, payload))).toString('utf8'));
@@ -113,7 +121,7 @@ export async function checkStored(work: Work, manifest: Manifest): Promise<Recor
 /** Level `readable`: also opens with our key, has the plain hashes of the manifest, and pg_restore reads it to its end. */
 export async function checkReadable(
   work: Work,
-  manifest: Manifest,
+  manifest: LogicalManifest,
   binaries: Binaries,
 ): Promise<Record<string, number>> {
   const numbers = await checkStored(work, manifest);

@@ -13,7 +13,14 @@ import { findBinaries } from '../../postgres/binaries.ts';
 import { type Connection, parseConnectionUrl, type Session, withSession } from '../../postgres/connection.ts';
 import { BACKUP_LOCK, preflightBackup, takeLogicalBackup } from '../../postgres/dump.ts';
 import { toPostgresError } from '../../postgres/errors.ts';
-import { newBackupId, timeOfId, type Verification, type VerifyLevel } from '../../postgres/manifest.ts';
+import {
+  assertLogical,
+  type LogicalManifest,
+  newBackupId,
+  timeOfId,
+  type Verification,
+  type VerifyLevel,
+} from '../../postgres/manifest.ts';
 import { type Backup, Repository, sourceIdOf } from '../../postgres/repository.ts';
 import {
   assertFits,
@@ -563,7 +570,7 @@ export class PostgresClient implements Host {
 
   async verify(step: OwnStep, id: string, level: VerifyLevel): Promise<JsonObject> {
     const repository = this.repository();
-    const backup = await repository.get(id);
+    const backup = assertLogical(await repository.get(id));
     if (level === 'stored') {
       const work = this.#keyless(step);
       return verifiedResult(await verifyBackup(work, backup, level, {}, () => checkStored(work, backup.manifest)));
@@ -586,7 +593,7 @@ export class PostgresClient implements Host {
     return { ...this.#base(scope), connection: none, keys: {} };
   }
 
-  async #verifyRestored(step: OwnStep, work: Work, backup: Backup): Promise<JsonObject> {
+  async #verifyRestored(step: OwnStep, work: Work, backup: Backup<LogicalManifest>): Promise<JsonObject> {
     const { manifest } = backup;
     const scratch = await this.#scratch();
     const at = { ...work, connection: scratch };

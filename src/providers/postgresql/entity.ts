@@ -33,6 +33,41 @@ export interface PostgresEntity {
   readonly maintenance_database?: string | undefined;
   readonly source_id?: string | undefined;
   readonly fingerprint_max_rows?: number | undefined;
+  readonly engine?: 'holdfast' | 'pgbackrest' | undefined;
+  readonly pgbackrest?:
+    | {
+        readonly stanza: string;
+        readonly config?: string | undefined;
+        readonly binary?: string | undefined;
+        readonly repo?: number | undefined;
+      }
+    | undefined;
+  readonly wal?: WalSettings | undefined;
+  readonly retention?: RetentionSettings | undefined;
+  readonly parallel?: number | undefined;
+  readonly include_role_passwords?: boolean | undefined;
+}
+
+/** How the write-ahead log reaches the storage. */
+export interface WalSettings {
+  readonly method: 'receive' | 'archive';
+  readonly slot?: string | undefined;
+  readonly spool?: string | undefined;
+  readonly partial_every_seconds?: number | undefined;
+  readonly spool_limit_bytes?: number | undefined;
+}
+
+/** How many periods of each length keep a backup. */
+export interface RetentionSettings {
+  readonly hourly?: number | undefined;
+  readonly daily?: number | undefined;
+  readonly weekly?: number | undefined;
+  readonly monthly?: number | undefined;
+  readonly quarterly?: number | undefined;
+  readonly yearly?: number | undefined;
+  readonly minimum?: number | undefined;
+  readonly pitr_days?: number | undefined;
+  readonly max_bytes?: number | undefined;
 }
 
 /** What reads and plans get: a signal, and perhaps somebody who wants to see progress. */

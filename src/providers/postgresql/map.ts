@@ -1,7 +1,7 @@
 import type { z } from 'zod';
 import type { RecoveryPoint } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
-import { type Manifest, payloadOf, timeOfId } from '../../postgres/manifest.ts';
+import { dataOf, isLogical, type LogicalManifest, type Manifest, timeOfId, typeOf } from '../../postgres/manifest.ts';
 import type { Backup, Catalogue, Repository } from '../../postgres/repository.ts';
 
 /** How long a backup without a manifest may still be one that is being written. */
@@ -25,11 +25,12 @@ export function toRecoveryPoint(backup: Backup, repository: Repository): z.input
     restorable: damage === undefined,
     ...(text === '' ? {} : { description: cleanText(text) }),
     provider: {
-      type: manifest.kind,
+      type: typeOf(manifest),
       database: cleanText(manifest.server.database, 70),
-      tables: manifest.inventory.tables,
-      rows: manifest.inventory.rows_total,
-      plain_bytes: payloadOf(manifest, 'dump').plain_bytes,
+      ...(manifest.kind === 'physical'
+        ? { wal_start: manifest.wal.start_lsn, wal_end: manifest.wal.end_lsn, parent_id: manifest.parent_id ?? null }
+        : { tables: manifest.inventory.tables, rows: manifest.inventory.rows_total }),
+      plain_bytes: dataOf(manifest).plain_bytes,
       verified_at: verifiedAt ?? null,
       ...(damage === undefined ? {} : { damage }),
     },
@@ -55,16 +56,18 @@ export function unfinishedPoint(
 
 /** Writes how to restore a backup with the stock commands alone. */
 export function recoverCommand(manifest: Manifest): string {
-  const { name, encoding } = payloadOf(manifest, 'dump');
+  const { name, encoding } = dataOf(manifest);
   const open = encoding.includes('age')
     ? `age -d ${manifest.encryption.passphrase ? '' : '-i KEY_FILE '}${name} | zstd -d`
     : `zstd -dc ${name}`;
+  if (manifest.kind === 'physical') return `${open} | tar -x -C NEW_DATA_DIRECTORY`;
   return `${open} | pg_restore --no-owner -d NEW_DATABASE`;
 }
 
-/** Backups that can be restored, of one database where it is known, newest first. */
-export function goodBackups(catalogue: Catalogue, database: string | undefined): Backup[] {
+/** Dumps that can be restored, of one database where it is known, newest first. */
+export function goodBackups(catalogue: Catalogue, database: string | undefined): Backup<LogicalManifest>[] {
   return catalogue.backups
+    .filter(isLogical)
     .filter(
       ({ damage, manifest }) =>
         damage === undefined && (database === undefined || manifest.server.database === database),

@@ -9,7 +9,7 @@ import { formatBytes } from '../../core/time.ts';
 import type { Binaries } from '../../postgres/binaries.ts';
 import { type Session, withSession } from '../../postgres/connection.ts';
 import { toPostgresError } from '../../postgres/errors.ts';
-import type { Manifest } from '../../postgres/manifest.ts';
+import { assertLogical, type LogicalManifest } from '../../postgres/manifest.ts';
 import type { Backup } from '../../postgres/repository.ts';
 import {
   applySettings,
@@ -74,7 +74,7 @@ export class Restorer {
   }
 
   /** A backup that may be restored. */
-  async #backup(id: string): Promise<Backup> {
+  async #backup(id: string): Promise<Backup<LogicalManifest>> {
     const backup = await this.#host.repository().get(id);
     if (backup.damage !== undefined) {
       throw new HoldfastError('INTEGRITY_FAILED', 'a verification found this backup damaged, so it is not restored', {
@@ -82,7 +82,7 @@ export class Restorer {
         details: { damage: backup.damage },
       });
     }
-    return backup;
+    return assertLogical(backup);
   }
 
   // --- the plan ------------------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ export class Restorer {
   }
 
   async #overwrite(
-    manifest: Manifest,
+    manifest: LogicalManifest,
     current: DatabaseFacts,
     target: string,
     warnings: string[],
@@ -281,7 +281,7 @@ export class Restorer {
     work: Work,
     session: Session,
     server: ServerFacts,
-    manifest: Manifest,
+    manifest: LogicalManifest,
     names: Names,
     noOwner: boolean,
   ): Promise<DatabaseSettings | undefined> {
@@ -335,7 +335,7 @@ export class Restorer {
     }
   }
 
-  #binaries(manifest: Manifest, plan: Plan): Promise<Binaries> {
+  #binaries(manifest: LogicalManifest, plan: Plan): Promise<Binaries> {
     const major = numberOf(plan.facts.context?.['server_major']) ?? 0;
     return readerBinaries(manifest, this.#host.entity.bin_dir, major);
   }
