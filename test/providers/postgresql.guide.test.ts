@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { collect } from '../../src/engine/registry.ts';
 import type { PrivateServer } from '../../src/postgres/private-server.ts';
 import { guide } from '../../src/providers/postgresql/guide.ts';
 import { postgresql } from '../../src/providers/postgresql/provider.ts';
-import * as tools from '../../tools/postgresql.ts';
+import * as tools from '../../tools/index.ts';
 import { VIEWER } from '../support/harness.ts';
 import {
   describePostgres,
@@ -17,7 +18,8 @@ const PERMISSIONS = [...new Set(Object.values(guide.permissions).flat())];
 it('has the rights that every action needs, and the statement that grants each', async () => {
   expect(await postgresql.guide?.()).toBe(guide);
   expect(Object.keys(guide.permissions).sort()).toEqual(
-    Object.values(tools)
+    collect(tools)
+      .actions.filter(({ provider }) => provider.id === 'postgresql')
       .map(({ name }) => name)
       .sort(),
   );

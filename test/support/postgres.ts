@@ -7,7 +7,7 @@ import type { JsonObject } from '../../src/core/json.ts';
 import type { Call, ConfirmationDetails } from '../../src/engine/api.ts';
 import { type Connection, withSession } from '../../src/postgres/connection.ts';
 import { findServerBinaries, type PrivateServer, startPrivateServer } from '../../src/postgres/private-server.ts';
-import * as postgresqlTools from '../../tools/postgresql.ts';
+import * as tools from '../../tools/index.ts';
 import { ANA, BOSS, type Harness, startHarness } from './harness.ts';
 
 const missing = await findServerBinaries().then(
@@ -116,7 +116,7 @@ export async function startPostgresHarness(options: PostgresHarnessOptions): Pro
   const { connection } = options;
   const storage = options.storage ?? (await mkdtemp(join(tmpdir(), 'hf-store-')));
   const harness = await startHarness({
-    modules: { postgresql: postgresqlTools },
+    modules: Object.fromEntries(Object.entries(tools).filter(([name]) => name.startsWith('postgresql'))),
     ...(options.stateDirectory === undefined ? {} : { stateDirectory: options.stateDirectory }),
     entities: [
       {

@@ -21,6 +21,7 @@ import {
   type Verification,
   type VerifyLevel,
 } from '../../postgres/manifest.ts';
+import { type LagThresholds, type ReplicationStatus, readReplication } from '../../postgres/replication.ts';
 import { type Backup, Repository, sourceIdOf } from '../../postgres/repository.ts';
 import {
   assertFits,
@@ -318,6 +319,11 @@ export class PostgresClient implements Host {
         without_holdfast: recoverCommand(manifest),
       },
     };
+  }
+
+  /** How far every peer is behind, and what the slots hold back. */
+  async replication(signal: AbortSignal, thresholds: LagThresholds): Promise<ReplicationStatus> {
+    return withSession(await this.connection(), signal, (session) => readReplication(session, thresholds));
   }
 
   /** Every way back: the newest good backup not after the moment, beside the database first and over it second. */

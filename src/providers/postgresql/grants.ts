@@ -11,6 +11,8 @@ export const BYPASS_ROW_SECURITY = 'BYPASSRLS';
 export const CREATE_DATABASES = 'CREATEDB';
 export const OWN_DATABASE = 'owner of the database';
 export const END_SESSIONS = 'pg_signal_backend';
+export const MONITOR = 'pg_monitor';
+export const REPLICATE = 'REPLICATION';
 
 /** Asks the server which of these rights the entity's role has. Reads catalogues only. */
 export async function readGrants(
@@ -29,6 +31,8 @@ export async function readGrants(
         throw cause;
       },
     );
+    const [more] = await session.query<{ monitor: boolean; replicate: boolean }>(`
+      SELECT pg_has_role('pg_monitor', 'USAGE') AS monitor, rolreplication AS replicate FROM pg_roles WHERE rolname = current_user`);
     const has: Record<string, boolean> = {
       // Whoever reads every row may do so by whatever grants it.
       [READ_ALL_DATA]: readsAll,
@@ -36,6 +40,8 @@ export async function readGrants(
       [CREATE_DATABASES]: superuser || create_db,
       [OWN_DATABASE]: superuser || database?.ours === true,
       [END_SESSIONS]: superuser || signal_backend,
+      [MONITOR]: superuser || more?.monitor === true,
+      [REPLICATE]: superuser || more?.replicate === true,
     };
     const state = (permission: string): PermissionState =>
       has[permission] === undefined ? 'unknown' : has[permission] ? 'granted' : 'refused';

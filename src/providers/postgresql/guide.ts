@@ -1,6 +1,14 @@
 import type { ProviderGuide } from '../../core/provider.ts';
 import { ident } from '../../postgres/sql.ts';
-import { BYPASS_ROW_SECURITY, CREATE_DATABASES, END_SESSIONS, OWN_DATABASE, READ_ALL_DATA } from './grants.ts';
+import {
+  BYPASS_ROW_SECURITY,
+  CREATE_DATABASES,
+  END_SESSIONS,
+  MONITOR,
+  OWN_DATABASE,
+  READ_ALL_DATA,
+  REPLICATE,
+} from './grants.ts';
 
 const RESTORING = [CREATE_DATABASES, OWN_DATABASE, END_SESSIONS];
 
@@ -38,6 +46,7 @@ export const guide: ProviderGuide = {
     'verify-snapshot': [CREATE_DATABASES],
     restore: [...RESTORING, READ_ALL_DATA],
     'get-restore-status': [],
+    'get-replication-status': [MONITOR],
   },
   grant: 'rights of the role',
   policy(permissions, entity) {
@@ -49,6 +58,8 @@ export const guide: ProviderGuide = {
       [CREATE_DATABASES]: `ALTER ROLE ${role} CREATEDB;`,
       [OWN_DATABASE]: `ALTER DATABASE ${database} OWNER TO ${role};  -- only to restore over the database itself`,
       [END_SESSIONS]: `GRANT pg_signal_backend TO ${role};  -- only to restore over the database itself`,
+      [MONITOR]: `GRANT pg_monitor TO ${role};  -- only to see the state of replication`,
+      [REPLICATE]: `ALTER ROLE ${role} REPLICATION;  -- only for physical backups and the write-ahead log`,
     };
     const lines = permissions.flatMap((permission) => statements[permission] ?? []);
     return ['-- as a superuser', ...lines].join('\n');
