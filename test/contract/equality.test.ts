@@ -106,6 +106,8 @@ function normal<T>(value: T): T {
     .replace(/_\d{8}_\d{6}\b/g, '_<second>')
     .replace(/-20\d{10}\b/g, '-<minute>')
     .replace(/-at-\d{8}T\d{6}Z/g, '-at-<second>')
+    // A server of PostgreSQL writes to its log by itself.
+    .replace(/"lsn":"[0-9A-F]+\/[0-9A-F]+"/g, '"lsn":"<lsn>"')
     .replace(/"(duration_seconds|duration_ms|percent|duration_estimate)":[\d.]+/g, '"$1":0');
   return JSON.parse(text) as T;
 }
