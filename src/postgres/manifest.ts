@@ -138,6 +138,28 @@ export const Verification = z.looseObject({
 });
 export type Verification = z.infer<typeof Verification>;
 
+/** Keeps a backup from being deleted; beside the backups, so that it holds for every machine. */
+export const Hold = z.looseObject({
+  schema: z.literal('holdfast.pg.hold/1'),
+  backup_id: z.string().regex(ID),
+  reason: z.string().max(500),
+  /** Who asked for it, as far as is known. */
+  by: z.string().max(200).optional(),
+  /** Empty where the record cannot be read. */
+  held_at: z.union([Instant, z.literal('')]),
+});
+export type Hold = z.infer<typeof Hold>;
+
+/** Says that a backup is being restored, verified or built upon, until a moment after which whoever said so has died. */
+export const Use = z.looseObject({
+  schema: z.literal('holdfast.pg.use/1'),
+  backup_id: z.string().regex(ID),
+  purpose: z.string().max(200),
+  since: Instant,
+  expires_at: Instant,
+});
+export type Use = z.infer<typeof Use>;
+
 /** Makes an id from the time, the kind and six random bytes. */
 export function newBackupId(now: Date, random: Uint8Array, kind: BackupKind = 'logical'): string {
   const time = now.toISOString().replace(/[-:]|\.\d+/g, '');
@@ -167,10 +189,14 @@ export function parseManifest(bytes: Uint8Array, id: string): Manifest {
   return manifest;
 }
 
-/** Reads a verification record; undefined for one that is damaged, which then proves nothing. */
-export function parseVerification(bytes: Uint8Array, id: string): Verification | undefined {
+/** Reads a record about a backup, a verification or a hold; undefined for one that is damaged or about another. */
+export function parseRecord<T extends { readonly backup_id: string }>(
+  schema: z.ZodType<T>,
+  bytes: Uint8Array,
+  id: string,
+): T | undefined {
   try {
-    const record = parse(Verification, bytes, 'a verification record');
+    const record = parse(schema, bytes, 'a record about this backup');
     return record.backup_id === id ? record : undefined;
   } catch {
     return undefined;

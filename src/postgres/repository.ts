@@ -3,22 +3,29 @@ import { buffer } from 'node:stream/consumers';
 import { HoldfastError } from '../core/errors.ts';
 import { canonicalJson, sha256 } from '../core/json.ts';
 import { cleanText } from '../core/text.ts';
-import type { ObjectStore } from '../storage/storage.ts';
+import type { ObjectStore, StoredObject } from '../storage/storage.ts';
 import {
+  Hold,
   LAYOUT,
   type Manifest,
   parseManifest,
-  parseVerification,
+  parseRecord,
   timeOfId,
+  Use,
   VERIFY_LEVELS,
-  type Verification,
+  Verification,
 } from './manifest.ts';
+
+/** How many small objects are read or deleted at once. */
+const AT_ONCE = 8;
 
 /** A directory without a manifest: someone is still writing it, or died while doing so. */
 export interface Unfinished {
   readonly id: string;
   readonly files: number;
   readonly size_bytes: number;
+  /** When anything was last written there, or the time in its id where that is later. */
+  readonly active_at: Date;
 }
 
 /** A backup with everything that was found out about it later. */
@@ -30,6 +37,15 @@ export interface Backup<M extends Manifest = Manifest> {
   readonly damage: string | undefined;
   /** When a restore of it was last compared with its inventory and equal. */
   readonly verifiedAt: string | undefined;
+  /** Set while somebody keeps it from being deleted. */
+  readonly hold: Hold | undefined;
+}
+
+/** One object of the write-ahead log; `segment` is undefined for history files and whatever else is there. */
+export interface WalObject {
+  readonly key: string;
+  readonly size_bytes: number;
+  readonly segment: string | undefined;
 }
 
 export interface SourceFile {
@@ -79,7 +95,7 @@ export class Repository {
   }
 
   async source(): Promise<SourceFile | undefined> {
-    const bytes = await this.#read(`${this.#root}/source.json`);
+    const bytes = await this.#small(`${this.#root}/source.json`);
     if (bytes === undefined) return undefined;
     try {
       return JSON.parse(bytes.toString('utf8')) as SourceFile;
@@ -97,37 +113,48 @@ export class Repository {
 
   /** Lists everything, newest first. */
   async catalogue(): Promise<Catalogue> {
-    const folders = new Map<string, { names: string[]; size: number }>();
+    const folders = new Map<string, { names: string[]; verify: string[]; size: number; active: number }>();
     const root = `${this.#root}/backups/`;
-    const note = (key: string, size: number, finished: boolean): void => {
+    const note = ({ key, size_bytes, modified_at }: StoredObject, finished: boolean): void => {
       const [id, ...rest] = key.slice(root.length).split('/');
-      if (id === undefined || timeOfId(id) === undefined) return;
-      const folder = folders.get(id) ?? { names: [], size: 0 };
-      folder.names.push(finished ? rest.join('/') : `${rest.join('/')}?`);
-      folder.size += size;
+      const time = id === undefined ? undefined : timeOfId(id)?.getTime();
+      if (id === undefined || time === undefined) return;
+      const folder = folders.get(id) ?? { names: [], verify: [], size: 0, active: time };
+      const name = rest.join('/');
+      folder.names.push(finished ? name : `${name}?`);
+      if (finished && name.startsWith('verify/')) folder.verify.push(key);
+      folder.size += size_bytes;
+      folder.active = Math.max(folder.active, modified_at.getTime());
       folders.set(id, folder);
     };
-    for await (const { key, size_bytes } of this.store.list(root)) note(key, size_bytes, true);
-    for await (const { key, size_bytes } of this.store.unfinished(root)) note(key, size_bytes, false);
+    for await (const found of this.store.list(root)) note(found, true);
+    for await (const found of this.store.unfinished(root)) note(found, false);
+    const holds = await this.holds();
 
-    const backups: Backup[] = [];
+    const ids = [...folders.keys()].sort().reverse();
+    const backups: (Backup | undefined)[] = [];
     const unfinished: Unfinished[] = [];
     const unreadable: string[] = [];
-    for (const id of [...folders.keys()].sort().reverse()) {
-      const { names, size } = folders.get(id)!;
-      if (!names.includes('manifest.json')) {
-        unfinished.push({ id, files: names.length, size_bytes: size });
-        continue;
-      }
+    await eachOf(ids, async (id, index) => {
+      const { names, verify } = folders.get(id)!;
+      if (!names.includes('manifest.json')) return;
       try {
-        const backup = await this.find(id);
-        if (backup) backups.push(backup);
+        backups[index] = await this.#read(id, verify, holds.get(id));
       } catch (cause) {
         if (!(cause instanceof HoldfastError && cause.code === 'INTEGRITY_FAILED')) throw cause;
         unreadable.push(id);
       }
+    });
+    for (const id of ids) {
+      const { names, size, active } = folders.get(id)!;
+      if (names.includes('manifest.json')) continue;
+      unfinished.push({ id, files: names.length, size_bytes: size, active_at: new Date(active) });
     }
-    return { backups, unfinished, unreadable };
+    return {
+      backups: backups.filter((backup) => backup !== undefined),
+      unfinished,
+      unreadable: unreadable.sort().reverse(),
+    };
   }
 
   /**
@@ -136,20 +163,26 @@ export class Repository {
    */
   async find(id: string): Promise<Backup | undefined> {
     if (timeOfId(id) === undefined) return undefined;
-    const bytes = await this.#read(this.key(id, 'manifest.json'));
+    const verify: string[] = [];
+    for await (const { key } of this.store.list(this.key(id, 'verify/'))) verify.push(key);
+    return this.#read(id, verify, await this.#hold(id));
+  }
+
+  async #read(id: string, verify: readonly string[], hold: Hold | undefined): Promise<Backup | undefined> {
+    const bytes = await this.#small(this.key(id, 'manifest.json'));
     if (bytes === undefined) return undefined;
     const manifest = parseManifest(bytes, id);
     if (manifest.source_id !== this.sourceId) {
       throw new HoldfastError('INTEGRITY_FAILED', 'the manifest of this backup belongs to another source');
     }
     const verifications: Verification[] = [];
-    for await (const { key } of this.store.list(this.key(id, 'verify/'))) {
-      const record = await this.#read(key);
-      const parsed = record === undefined ? undefined : parseVerification(record, id);
+    for (const key of verify) {
+      const record = await this.#small(key);
+      const parsed = record === undefined ? undefined : parseRecord(Verification, record, id);
       if (parsed) verifications.push(parsed);
     }
     verifications.sort((a, b) => a.finished_at.localeCompare(b.finished_at));
-    return { manifest, verifications, damage: damageIn(verifications), verifiedAt: verifiedAt(verifications) };
+    return { manifest, verifications, damage: damageIn(verifications), verifiedAt: verifiedAt(verifications), hold };
   }
 
   /**
@@ -183,6 +216,90 @@ export class Repository {
     });
   }
 
+  // --- holds ---------------------------------------------------------------------------------------------------------
+
+  /** Every hold, by the id of its backup. One that cannot be read holds all the same. */
+  async holds(): Promise<ReadonlyMap<string, Hold>> {
+    const ids: string[] = [];
+    for await (const { key } of this.store.list(`${this.#root}/holds/`)) {
+      const id = /\/([^/]+)\.json$/.exec(key)?.[1];
+      if (id !== undefined && timeOfId(id) !== undefined) ids.push(id);
+    }
+    const holds = new Map<string, Hold>();
+    await eachOf(ids, async (id) => {
+      const hold = await this.#hold(id);
+      if (hold) holds.set(id, hold);
+    });
+    return holds;
+  }
+
+  async #hold(id: string): Promise<Hold | undefined> {
+    const bytes = await this.#small(this.#holdKey(id));
+    if (bytes === undefined) return undefined;
+    const unreadable = { schema: 'holdfast.pg.hold/1', backup_id: id, reason: 'unreadable', held_at: '' } as const;
+    return parseRecord(Hold, bytes, id) ?? unreadable;
+  }
+
+  #holdKey(id: string): string {
+    return `${this.#root}/holds/${id}.json`;
+  }
+
+  /**
+   * Keeps a backup from being deleted until it is released.
+   * @throws {HoldfastError} RESOURCE_EXISTS where it is held
+   */
+  async hold(hold: Hold): Promise<void> {
+    await this.store.put(this.#holdKey(hold.backup_id), bytesOf(hold), { createOnly: true });
+  }
+
+  /** Idempotent. */
+  async release(id: string): Promise<void> {
+    await this.store.delete(this.#holdKey(id));
+  }
+
+  // --- what is being read --------------------------------------------------------------------------------------------
+
+  /** Notes that a backup is being read, so that no prune takes it away meanwhile; gives the way to take the note back. */
+  async noteUse(use: Use, token: string): Promise<() => Promise<void>> {
+    const key = `${this.#root}/locks/use-${use.backup_id}-${token}.json`;
+    await this.store.put(key, bytesOf(use), { createOnly: true });
+    return () => this.store.delete(key);
+  }
+
+  /** The ids of backups that are being read now, by whatever machine. A note that cannot be read counts. */
+  async inUse(now: Date, id = ''): Promise<ReadonlySet<string>> {
+    const used = new Set<string>();
+    const root = `${this.#root}/locks/use-`;
+    for await (const { key } of this.store.list(`${root}${id}`)) {
+      const match = /^(.*)-[0-9a-z]+\.json$/.exec(key.slice(root.length));
+      if (match?.[1] === undefined) continue;
+      const bytes = await this.#small(key);
+      const use = bytes === undefined ? undefined : parseRecord(Use, bytes, match[1]);
+      if (bytes !== undefined && (use === undefined || Date.parse(use.expires_at) > now.getTime())) used.add(match[1]);
+    }
+    return used;
+  }
+
+  // --- the write-ahead log -------------------------------------------------------------------------------------------
+
+  /** Everything stored of the write-ahead log, ordered by key. */
+  async *wal(): AsyncIterable<WalObject> {
+    for await (const { key, size_bytes } of this.store.list(`${this.#root}/wal/`)) {
+      const segment = /\/([0-9A-F]{24})\.[^/]*$/.exec(key)?.[1];
+      yield { key, size_bytes, segment };
+    }
+  }
+
+  /** Deletes objects; gives those that could not be, each with why. */
+  async deleteAll(keys: readonly string[], signal?: AbortSignal): Promise<{ key: string; cause: unknown }[]> {
+    const left: { key: string; cause: unknown }[] = [];
+    await eachOf(keys, async (key) => {
+      signal?.throwIfAborted();
+      await this.store.delete(key).catch((cause: unknown) => left.push({ key, cause }));
+    });
+    return left;
+  }
+
   /** Tells whether anything at all is stored under an id. */
   async hasTraces(id: string): Promise<boolean> {
     if (timeOfId(id) === undefined) return false;
@@ -200,7 +317,7 @@ export class Repository {
     await this.store.discardUnfinished(this.key(id, ''));
   }
 
-  async #read(key: string): Promise<Buffer | undefined> {
+  async #small(key: string): Promise<Buffer | undefined> {
     try {
       // One byte more than is allowed, so that a larger one is seen as such.
       return await buffer(await this.store.get(key, { start: 0, end: 1024 * 1024 }));
@@ -209,6 +326,15 @@ export class Repository {
       throw cause;
     }
   }
+}
+
+/** Works on all of a list, a few at a time. */
+async function eachOf<T>(items: readonly T[], work: (item: T, index: number) => Promise<unknown>): Promise<void> {
+  const queue = items.entries();
+  const lane = async (): Promise<void> => {
+    for (const [index, item] of queue) await work(item, index);
+  };
+  await Promise.all(Array.from({ length: Math.min(AT_ONCE, items.length) }, lane));
 }
 
 function bytesOf(value: unknown): AsyncIterable<Uint8Array> {
