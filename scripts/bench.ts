@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import { encode } from 'gpt-tokenizer/encoding/o200k_base';
-import { stringify } from 'yaml';
+import { dump } from 'js-yaml';
 import { registry } from '../src/program/open.ts';
 import { type Listed, type Program, requestsPerSecond, StdioServer, startHttp } from './bench/client.ts';
 import { measurePostgres } from './bench/postgres.ts';
@@ -57,7 +57,7 @@ function fleets(): { all: string; one: string } {
     return { [id]: { defines, ...type.example } };
   });
   const write = (file: string, chosen: readonly object[]): void =>
-    writeFileSync(file, stringify(Object.assign({ namespace: 'bench' }, ...chosen)));
+    writeFileSync(file, dump(Object.assign({ namespace: 'bench' }, ...chosen)));
   write(files.all, entities);
   write(files.one, entities.slice(0, 1));
   return files;

@@ -1,4 +1,3 @@
-import { stringify } from 'yaml';
 import type { JsonObject, JsonValue } from '../core/json.ts';
 import { isObject } from '../core/json.ts';
 import { cleanText } from '../core/text.ts';
@@ -7,6 +6,7 @@ import { unusedName } from './example.ts';
 import { loadConfig, RESERVED } from './load.ts';
 import { isSecretReferenceText } from './references.ts';
 import { walkWritten } from './schema-walk.ts';
+import { yamlText } from './yaml-text.ts';
 
 /** What was seen of one provider's account. */
 export interface DraftSource {
@@ -140,7 +140,7 @@ function comment(line: string): string {
 }
 
 function entityText(name: string, value: JsonObject): string {
-  return stringify({ [name]: value }, { lineWidth: 0 });
+  return yamlText({ [name]: value });
 }
 
 interface Sound {
@@ -162,7 +162,7 @@ function fitting(
   let rest: JsonObject = Object.fromEntries(Object.entries(parameters).filter(([key]) => !masked.includes(key)));
   for (let round = 0; round < MOST_ROUNDS; round += 1) {
     const value: JsonObject = { defines, ...rest };
-    const text = stringify({ namespace, [name]: value }, { lineWidth: 0 });
+    const text = yamlText({ namespace, [name]: value });
     const { faults, entities } = loadConfig({ text, entityTypes, strict: false });
     const [fault] = faults;
     if (fault === undefined) {

@@ -1,8 +1,8 @@
-import { stringify } from 'yaml';
 import { z } from 'zod';
 import { isObject, type JsonObject } from '../core/json.ts';
 import type { EntityTypes } from './entities.ts';
 import { RESERVED } from './load.ts';
+import { yamlText } from './yaml-text.ts';
 
 const WIDTH = 60;
 
@@ -32,7 +32,7 @@ export function unusedName(wanted: string, used: Set<string>): string {
 function commented(parameters: JsonObject, shape: Readonly<Record<string, z.core.$ZodType>>): string {
   return Object.entries(parameters)
     .map(([key, value]) => {
-      const text = stringify({ [key]: value }, { lineWidth: 0 });
+      const text = yamlText({ [key]: value });
       const schema = shape[key];
       const about = schema === undefined ? undefined : z.globalRegistry.get(schema as z.ZodType)?.description;
       if (about === undefined) return text;

@@ -1,6 +1,6 @@
 import { AjvJsonSchemaValidator } from '@modelcontextprotocol/server/validators/ajv';
+import { loadAll } from 'js-yaml';
 import { describe, expect, it } from 'vitest';
-import { parseAllDocuments } from 'yaml';
 import type { EntityTypes } from '../../src/config/entities.ts';
 import { renderExample } from '../../src/config/example.ts';
 import { configJsonSchema } from '../../src/config/json-schema.ts';
@@ -15,7 +15,7 @@ const real: EntityTypes = Object.fromEntries(
 
 function validator(types: EntityTypes): (text: string) => boolean {
   const validate = new AjvJsonSchemaValidator().getValidator<unknown>(configJsonSchema(types));
-  return (text) => parseAllDocuments(text).every((document) => 'toJS' in document && validate(document.toJS()).valid);
+  return (text) => loadAll(text).every((document) => validate(document).valid);
 }
 
 describe.each([
