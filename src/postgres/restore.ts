@@ -4,6 +4,7 @@ import { cleanText } from '../core/text.ts';
 import type { Binaries } from './binaries.ts';
 import { type Connection, openSession, type Session, withSession } from './connection.ts';
 import { toPostgresError } from './errors.ts';
+import { whileInUse } from './in-use.ts';
 import { type Inventory, readInventory, readSchemaText } from './inventory.ts';
 import { type Manifest, payloadOf } from './manifest.ts';
 import { readDatabase, readServer, type ServerFacts } from './server.ts';
@@ -159,11 +160,13 @@ export async function fillDatabase(
   // A subscription would come back with the slot of the original, and would keep the database from being dropped.
   const args = ['--exit-on-error', '--no-subscriptions', '--no-password', '-d', ''];
   if (options.noOwner) args.push('--no-owner', '--no-privileges');
-  await withPrograms(work, connection, async (environment) => {
-    work.runtime.assertMayWrite('restoring into a database');
-    const child = startRestore(options.binaries, args, environment);
-    await feed(child, counted(work, openPayload(work, manifest, dump), dump.plain_bytes, 'Restoring the dump'));
-  });
+  const fill = (): Promise<void> =>
+    withPrograms(work, connection, async (environment) => {
+      work.runtime.assertMayWrite('restoring into a database');
+      const child = startRestore(options.binaries, args, environment);
+      await feed(child, counted(work, openPayload(work, manifest, dump), dump.plain_bytes, 'Restoring the dump'));
+    });
+  await whileInUse(work, manifest.id, 'restore', fill);
   await withSession(connection, work.signal, (session) => session.query('ANALYZE'));
 }
 

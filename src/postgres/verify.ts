@@ -3,6 +3,7 @@ import { HoldfastError } from '../core/errors.ts';
 import { cleanText } from '../core/text.ts';
 import { type Binaries, chooseBinaries, findBinaries } from './binaries.ts';
 import { damaged } from './errors.ts';
+import { whileInUse } from './in-use.ts';
 import { assertEqual, compareInventories, type Inventory, parseInventory, summarise } from './inventory.ts';
 import {
   dataOf,
@@ -199,7 +200,7 @@ export async function verifyBackup(
   };
   let numbers: Record<string, number>;
   try {
-    numbers = await check();
+    numbers = await whileInUse(work, backup.manifest.id, `verification, level ${level}`, check);
   } catch (cause) {
     if (cause instanceof HoldfastError && cause.code === 'INTEGRITY_FAILED') {
       const details = (cause.details?.['problems'] as string[] | undefined)?.slice(0, 3) ?? [];
