@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { access, constants, readdir, realpath } from 'node:fs/promises';
+import { access, constants, readdir, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { HoldfastError } from '../core/errors.ts';
 import { runChild } from './child.ts';
@@ -73,8 +73,18 @@ async function candidates(): Promise<string[]> {
   return directories;
 }
 
+/** What programs answered, by the search path or by the file: starting them anew for every call is most of a short call. */
+const answers = new Map<string, string>();
+
 /** Runs a program of the search path; undefined when it is not there. */
-function ask(file: string, args: readonly string[]): Promise<string | undefined> {
+async function ask(file: string, args: readonly string[]): Promise<string | undefined> {
+  const question = JSON.stringify([process.env['PATH'], file, args]);
+  const answer = answers.get(question) ?? (await run(file, args));
+  if (answer !== undefined) answers.set(question, answer);
+  return answer;
+}
+
+function run(file: string, args: readonly string[]): Promise<string | undefined> {
   return new Promise((resolve) => {
     const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'ignore'] });
     let text = '';
@@ -92,7 +102,10 @@ async function inspect(directory: string): Promise<Binaries | undefined> {
   ) as [string, string, string];
   try {
     await Promise.all([pgDump, pgDumpall, pgRestore].map((file) => access(file, constants.X_OK)));
-    const text = await runChild(pgDump, ['--version'], { env: { LC_ALL: 'C' } }, 4096);
+    const { mtimeMs, size, ino } = await stat(pgDump);
+    const file = JSON.stringify([pgDump, mtimeMs, size, ino]);
+    const text = answers.get(file) ?? (await runChild(pgDump, ['--version'], { env: { LC_ALL: 'C' } }, 4096));
+    answers.set(file, text);
     const version = /(\d+)(?:\.\d+|devel|beta\d+|rc\d+)?/.exec(text.replace(/^.*PostgreSQL\)/, ''));
     if (!version) return undefined;
     return { directory, version: version[0], major: Number(version[1]), pgDump, pgDumpall, pgRestore };
