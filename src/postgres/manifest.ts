@@ -25,6 +25,8 @@ const Payload = z.looseObject({
   /** `dump`, `directory`, `globals`, `inventory`, `base` or `backup_manifest`. */
   content: z.string().max(40),
   encoding: z.array(z.enum(['zstd', 'age'])),
+  /** Of the age header alone: a header that was changed is told from one that is for another key. */
+  header_sha256: Sha256.optional(),
 });
 export type Payload = z.infer<typeof Payload>;
 
@@ -111,6 +113,11 @@ const PhysicalManifest = z.looseObject({
     /** Whether the segments from start to end are inside the backup, so that it can be restored without an archive. */
     included: z.boolean(),
   }),
+  /** Where the server has tablespaces, `base` is a tar of tars, one for each and `base.tar`; absent without any. */
+  tablespaces: z
+    .array(z.object({ oid: z.number().int().positive(), location: z.string().max(1024) }))
+    .max(500)
+    .optional(),
 });
 export type PhysicalManifest = z.infer<typeof PhysicalManifest>;
 

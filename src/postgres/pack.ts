@@ -1,3 +1,4 @@
+import { sha256 } from '../core/json.ts';
 import type { Payload } from './manifest.ts';
 import { type Sealing, seal, Tally } from './seal.ts';
 import type { Work } from './work.ts';
@@ -27,7 +28,12 @@ export async function storeSealed(
   const encrypted = sealing.scheme === 'age';
   const name = `${file.name}.zst${encrypted ? '.age' : ''}`;
   work.runtime.assertMayWrite(`storing ${file.content} of a backup`);
-  const sealed = after.tap(seal(before.tap(plain, seen), sealing, level));
+  let header: string | undefined;
+  const sealed = after.tap(
+    seal(before.tap(plain, seen), sealing, level, (bytes) => {
+      header = sha256(bytes);
+    }),
+  );
   await work.repository.store.put(work.repository.key(id, name), sealed, { createOnly: true, signal });
   return {
     name,
@@ -37,5 +43,6 @@ export async function storeSealed(
     plain_sha256: before.sha256,
     content: file.content,
     encoding: encrypted ? ['zstd', 'age'] : ['zstd'],
+    ...(header === undefined ? {} : { header_sha256: header }),
   };
 }

@@ -15,7 +15,7 @@ import {
   type VerifyLevel,
 } from './manifest.ts';
 import type { Backup } from './repository.ts';
-import { assertOpens, publicKeys, Tally, unseal } from './seal.ts';
+import { assertOpens, type ClosedFor, Tally, unseal } from './seal.ts';
 import { feed, percentOf, startRestore, type Work } from './work.ts';
 
 const INVENTORY_LIMIT = 512 * 1024 * 1024;
@@ -41,7 +41,9 @@ export async function* openPayload(work: Work, manifest: Manifest, payload: Payl
   const source = await openStored(work, manifest, payload);
   try {
     const { signal } = work;
-    for await (const chunk of plain.tap(unseal(stored.tap(source), payload.encoding.includes('age'), work.keys))) {
+    for await (const chunk of plain.tap(
+      unseal(stored.tap(source), payload.encoding.includes('age'), work.keys, closedFor(manifest, payload)),
+    )) {
       signal?.throwIfAborted();
       yield chunk;
     }
@@ -72,20 +74,15 @@ export async function assertKeyFits(work: Work, manifest: Manifest): Promise<voi
   const source = await openStored(work, manifest, payload);
   try {
     if (!payload.encoding.includes('age')) return;
-    await assertOpens(source, work.keys);
-  } catch (cause) {
-    const wrongKey = cause instanceof HoldfastError && cause.code === 'AUTHENTICATION_FAILED';
-    const { identity } = work.keys;
-    if (wrongKey && identity !== undefined) {
-      const ours = await publicKeys(identity);
-      if (ours.some((key) => manifest.encryption.recipients.includes(key))) {
-        throw damaged('the header of the dump is damaged: the right key does not open it', cause);
-      }
-    }
-    throw cause;
+    await assertOpens(source, work.keys, closedFor(manifest, payload));
   } finally {
     source.destroy();
   }
+}
+
+/** Gives what the manifest says of how a file is closed. */
+function closedFor({ encryption }: Manifest, { header_sha256 }: Payload): ClosedFor {
+  return { recipients: encryption.recipients, headerSha256: header_sha256 };
 }
 
 /** Reads the inventory of a backup and holds it against the manifest. */
