@@ -4,7 +4,7 @@ import type { JsonObject } from '../src/core/json.ts';
 import type { Step } from '../src/core/operation.ts';
 import { BackupInfo, ListInput, RecoveryPoint, RestoreJob, SnapshotList, Timestamp } from '../src/core/schemas.ts';
 import type { PostgresClient } from '../src/providers/postgresql/client.ts';
-import type { PostgresEntity } from '../src/providers/postgresql/entity.ts';
+import { BACKUP_TYPES, type PostgresEntity } from '../src/providers/postgresql/entity.ts';
 import { postgresql } from '../src/providers/postgresql/provider.ts';
 
 type OwnStep<Input> = Step<PostgresClient, PostgresEntity, Input>;
@@ -36,16 +36,24 @@ export const createSnapshot = defineAction({
   name: 'create-snapshot',
   aliases: ['create-backup'],
   title: 'Back up a PostgreSQL database',
-  summary: 'Dumps the database, encrypts and stores it with an inventory to compare restores with.',
+  summary: 'Dumps the database (logical) or copies the whole server (full; incr, diff: changes only), encrypted.',
   risk: 'create',
   input: z.object({
-    type: z.string().max(20).optional().describe('logical'),
+    type: z.enum(BACKUP_TYPES).optional().describe('logical when left out'),
     label: z.string().max(100).optional(),
     description: z.string().max(500).optional(),
   }),
   output: RecoveryPoint,
-  errors: [...CONNECTING, 'INVALID_STATE', 'NOT_SUPPORTED', 'QUOTA_EXCEEDED', 'CANCELLED', 'RESOURCE_NOT_FOUND'],
-  source: 'pg_dump -Fc -Z0 --snapshot',
+  errors: [
+    ...CONNECTING,
+    'INVALID_STATE',
+    'NOT_SUPPORTED',
+    'QUOTA_EXCEEDED',
+    'CANCELLED',
+    'RESOURCE_NOT_FOUND',
+    'INTEGRITY_FAILED',
+  ],
+  source: 'pg_dump -Fc -Z0 --snapshot; pg_basebackup -Ft -X fetch',
   example: { label: 'before-migration' },
   plan: (context, { type }) => context.client.planBackup(context, type),
   steps: (input) => [
@@ -54,7 +62,12 @@ export const createSnapshot = defineAction({
       title: 'Dumping, sealing and storing the database',
       kind: 'mutate',
       run: (step) =>
-        step.client.takeBackup(step, { trigger: 'manual', label: input.label, description: input.description }),
+        step.client.takeBackup(step, {
+          trigger: 'manual',
+          type: input.type,
+          label: input.label,
+          description: input.description,
+        }),
       recover: (step) => step.client.recoverBackup(step),
     },
   ],

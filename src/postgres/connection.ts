@@ -2,7 +2,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Client, ClientConfig } from 'pg';
 import { HoldfastError } from '../core/errors.ts';
-import { toPostgresError } from './errors.ts';
+import { toPostgresError, toReplicationError } from './errors.ts';
 
 export const SSL_MODES = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full'] as const;
 export type SslMode = (typeof SSL_MODES)[number];
@@ -145,7 +145,38 @@ export async function withSession<T>(
   }
 }
 
-async function connect(Client: new (config: ClientConfig) => Client, connection: Connection): Promise<Client> {
+/**
+ * Makes sure that a standby, a receiver or a base backup could connect with this role from here, by doing it once. Comes
+ * back when the server has taken the connection down again, which may have been the last that it allows.
+ * @throws {HoldfastError} INSUFFICIENT_PERMISSIONS without the right or a line in pg_hba.conf, QUOTA_EXCEEDED
+ */
+export async function assertReplicates(
+  connection: Connection,
+  session: Session,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  signal?.throwIfAborted();
+  const { default: pg } = await import('pg');
+  let client: Client;
+  try {
+    client = await connect(pg.Client, connection, { replication: 'true' });
+  } catch (cause) {
+    throw toReplicationError(cause);
+  }
+  const { processID } = client as Client & { processID?: number };
+  await client.end().catch(() => {});
+  for (let attempt = 0; attempt < 40; attempt += 1) {
+    const found = await session.query('SELECT FROM pg_stat_activity WHERE pid = $1', [processID ?? 0]);
+    if (found.length === 0) return;
+    await new Promise((resolve) => setTimeout(resolve, 25));
+  }
+}
+
+async function connect(
+  Client: new (config: ClientConfig) => Client,
+  connection: Connection,
+  more: { readonly replication?: string } = {},
+): Promise<Client> {
   const { host, port, user, password, database, sslMode } = connection;
   const attempt = async (ssl: ClientConfig['ssl']): Promise<Client> => {
     const client = new Client({
@@ -159,6 +190,7 @@ async function connect(Client: new (config: ClientConfig) => Client, connection:
       application_name: 'holdfast',
       connectionTimeoutMillis: 15_000,
       keepAlive: true,
+      ...more,
     });
     // Without a listener a lost connection would end the process.
     client.on('error', () => {});

@@ -37,6 +37,17 @@ const FULL: Meaning = {
   message: 'the PostgreSQL server is out of disk, memory or connections',
 };
 
+const NO_REPLICATION: Meaning = {
+  code: 'INSUFFICIENT_PERMISSIONS',
+  message: 'the server takes no replication connection from this role and host',
+  hint: 'Physical backups and write-ahead log need one. Add a line such as "host replication ROLE ADDRESS scram-sha-256" to pg_hba.conf and reload it, and run ALTER ROLE … REPLICATION as a superuser.',
+};
+const NO_SENDER: Meaning = {
+  code: 'QUOTA_EXCEEDED',
+  message: 'all senders of the server are taken (max_wal_senders)',
+  hint: 'Call again when a standby, receiver or other backup has left, or raise max_wal_senders, which needs a restart.',
+};
+
 /** By SQLSTATE, or by its class of two characters. */
 const STATES: Readonly<Record<string, Meaning>> = {
   '08': UNAVAILABLE,
@@ -71,6 +82,52 @@ const STATES: Readonly<Record<string, Meaning>> = {
 
 /** What the client programs write; LC_ALL=C keeps it English. */
 const TEXTS: readonly (readonly [RegExp, Meaning])[] = [
+  [
+    /no pg_hba\.conf entry for replication connection|must be superuser or replication role|permission denied to start WAL sender/,
+    NO_REPLICATION,
+  ],
+  [/number of requested standby connections exceeds/, NO_SENDER],
+  [
+    /checksum verification failed|checksum error occurred/,
+    {
+      code: 'INTEGRITY_FAILED',
+      message: 'pages of the server itself have wrong checksums: its disk or memory has damaged them',
+      hint: 'Nothing of this copy was kept, and older backups are untouched: keep them. The log names the files; take a logical backup of what can still be read, and look at the disk.',
+    },
+  ],
+  [
+    /requested WAL segment .* has already been removed|could not find (any )?WAL file/,
+    {
+      code: 'INVALID_STATE',
+      message: 'the server recycled write-ahead log that the copy needed before it had been read',
+      hint: 'Nothing of the copy was kept. Raise max_replication_slots by one (a restart) or wal_keep_size (a reload), then call again.',
+    },
+  ],
+  [
+    /WAL summar(ies|ization)|summaries for that timeline/,
+    {
+      code: 'INVALID_STATE',
+      message: 'the server does not know all that has changed since the parent backup',
+      hint: 'summarize_wal was off in between, or its summaries were removed. Take a backup of type full.',
+      retryable: false,
+    },
+  ],
+  [
+    /incompatible server version/,
+    {
+      code: 'NOT_SUPPORTED',
+      message: 'pg_basebackup is older than the server',
+      hint: 'Install the client programs of the server version, or point bin_dir at them.',
+    },
+  ],
+  [
+    /can only write single tablespace to stdout|standby was promoted during online backup|full_page_writes=off was replayed/,
+    {
+      code: 'INVALID_STATE',
+      message: 'the server changed while it was being copied: a new tablespace, a promotion, or full_page_writes off',
+      hint: 'Nothing of the copy was kept. Call again.',
+    },
+  ],
   [/row-level security policy/, ROW_SECURITY],
   [
     /server version mismatch/,
@@ -174,6 +231,14 @@ export function toPostgresError(cause: unknown): HoldfastError {
     return make(UNAVAILABLE, undefined, cause);
   }
   return new HoldfastError('INTERNAL', 'an unexpected fault stopped the work on PostgreSQL', { cause });
+}
+
+/** Maps a refused replication connection, where the reason is nearly always a missing right. */
+export function toReplicationError(cause: unknown): HoldfastError {
+  const { code } = (cause ?? {}) as { code?: unknown };
+  if (code === '28000' || code === '42501') return make(NO_REPLICATION, { code }, cause);
+  if (code === '53300') return make(NO_SENDER, { code }, cause);
+  return toPostgresError(cause);
 }
 
 /** Maps the failure of a client program, by what it wrote to stderr; the text itself stays in `cause`. */

@@ -49,8 +49,9 @@ import {
 } from '../../postgres/verify.ts';
 import type { Work } from '../../postgres/work.ts';
 import { localStore } from '../../storage/local.ts';
-import type { BackupOptions, Host, OwnStep, PostgresEntity, Scope } from './entity.ts';
+import type { BackupOptions, BackupType, Host, OwnStep, PostgresEntity, Scope } from './entity.ts';
 import { goodBackups, recoverCommand, toRecoveryPoint, UNFINISHED_FOR_MS, unfinishedPoint } from './map.ts';
+import { PhysicalBackups } from './physical.ts';
 import { Restorer } from './restore.ts';
 
 const DEFAULT_LEVEL = 3;
@@ -61,11 +62,13 @@ export class PostgresClient implements Host {
   readonly entity: PostgresEntity & EntityBase;
   readonly runtime: Runtime;
   readonly restorer: Restorer;
+  readonly physical: PhysicalBackups;
 
   constructor(entity: PostgresEntity & EntityBase, runtime: Runtime) {
     this.entity = entity;
     this.runtime = runtime;
     this.restorer = new Restorer(this);
+    this.physical = new PhysicalBackups(this);
   }
 
   /** Where the server is, from the URL and the single parameters, which win. */
@@ -362,12 +365,8 @@ export class PostgresClient implements Host {
 
   // --- create-snapshot -----------------------------------------------------------------------------------------------
 
-  async planBackup(scope: Scope, type: string | undefined): Promise<PlanDraft> {
-    if (type !== undefined && type !== 'logical') {
-      throw new HoldfastError('NOT_SUPPORTED', `backups of type '${cleanText(type, 20)}' cannot be made yet`, {
-        hint: 'Use type: logical. Physical backups (full, incr, diff) with point-in-time recovery come in a later version.',
-      });
-    }
+  async planBackup(scope: Scope, type: BackupType = 'logical'): Promise<PlanDraft> {
+    if (type !== 'logical') return this.physical.plan(scope, type);
     const connection = await this.connection();
     const sealing = await this.sealing();
     const keys = await this.keys();
@@ -392,14 +391,16 @@ export class PostgresClient implements Host {
 
   /** The one step of create-snapshot and of the safety snapshot: backs up a database of the server. */
   async takeBackup(step: OwnStep, options: Omit<BackupOptions, 'operationId'>): Promise<JsonObject> {
-    const id = newBackupId(this.runtime.now(), this.runtime.random(6));
+    const kind = (options.type ?? 'logical') === 'logical' ? 'logical' : 'physical';
+    const id = newBackupId(this.runtime.now(), this.runtime.random(6), kind);
     await step.checkpoint({ backup_id: id });
     await this.newBackup(step, id, { ...options, operationId: step.operationId });
     return this.#backupResult(id);
   }
 
   async newBackup(scope: Scope, id: string, options: BackupOptions): Promise<void> {
-    const { database, ...request } = options;
+    const { database, type = 'logical', ...request } = options;
+    if (type !== 'logical') return this.physical.take(scope, id, { ...options, type });
     const own = await this.work(scope);
     const work = database === undefined ? own : { ...own, connection: { ...own.connection, database } };
     await takeLogicalBackup(work, {
@@ -442,6 +443,7 @@ export class PostgresClient implements Host {
     const id = step.handle?.['backup_id'];
     if (typeof id !== 'string') return { state: 'not_begun' };
     const repository = this.repository();
+    await this.physical.discard(id);
     if (await repository.find(id)) return { state: 'done', result: await this.#backupResult(id) };
     if (await repository.hasTraces(id)) {
       this.runtime.assertMayWrite('removing an unfinished backup');

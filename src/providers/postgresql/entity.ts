@@ -4,6 +4,7 @@ import type { Runtime, SecretRef } from '../../core/runtime.ts';
 import type { Connection } from '../../postgres/connection.ts';
 import type { BackupRequest } from '../../postgres/dump.ts';
 import type { Repository } from '../../postgres/repository.ts';
+import type { Sealing } from '../../postgres/seal.ts';
 import type { Work } from '../../postgres/work.ts';
 
 export const SSL_MODES = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full'] as const;
@@ -30,6 +31,7 @@ export interface PostgresEntity {
   readonly bin_dir?: string | undefined;
   readonly verify_on_source?: boolean | undefined;
   readonly scratch_url?: SecretRef | undefined;
+  readonly scratch_dir?: string | undefined;
   readonly maintenance_database?: string | undefined;
   readonly source_id?: string | undefined;
   readonly fingerprint_max_rows?: number | undefined;
@@ -85,6 +87,7 @@ export interface Host {
   readonly runtime: Runtime;
   connection(): Promise<Connection>;
   repository(): Repository;
+  sealing(): Promise<Sealing>;
   work(scope: Scope): Promise<Work>;
   /** The connection to work on a database from outside it. */
   maintenance(connection: Connection, target: string): Connection;
@@ -94,4 +97,11 @@ export interface Host {
 export type BackupOptions = Pick<BackupRequest, 'trigger' | 'label' | 'description' | 'operationId'> & {
   /** Another database of the same server than the entity's own. */
   readonly database?: string | undefined;
+  /** `logical` when left out. */
+  readonly type?: BackupType | undefined;
 };
+
+/** A dump of one database, or a copy of the server: whole, or what changed since the newest (`incr`) or the newest whole one (`diff`). */
+export const BACKUP_TYPES = ['logical', 'full', 'incr', 'diff'] as const;
+export type BackupType = (typeof BACKUP_TYPES)[number];
+export type PhysicalType = Exclude<BackupType, 'logical'>;

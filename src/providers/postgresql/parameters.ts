@@ -121,6 +121,9 @@ export const PostgresServer = z
       .optional()
       .describe('Lets verify-snapshot make and drop a scratch database on this same server'),
     scratch_url: SecretReference.optional().describe('postgresql:// URL of another server for scratch databases'),
+    scratch_dir: AbsolutePath.optional().describe(
+      'Where copies of the server are unpacked to verify them; a temporary directory when left out',
+    ),
     maintenance_database: z
       .string()
       .min(1)
