@@ -65,6 +65,12 @@ export interface Survey {
   readonly bytes: number;
 }
 
+interface Found {
+  readonly file: WalFile;
+  readonly key: string;
+  readonly body: Readable;
+}
+
 const SUMS = 'wal-sha256';
 
 /**
@@ -207,40 +213,64 @@ export class WalArchive {
   }
 
   /**
-   * Brings one file back, whole and proven by its sum, or not at all: it is written beside the target and renamed.
+   * Opens one file as the server wrote it; undefined where the archive does not have it. Its end comes only when all that
+   * went by is proven by its size and sum.
    * @param partial also takes what was stored of a segment that was never finished
-   * @returns false where the archive does not have it
    * @throws {HoldfastError} INTEGRITY_FAILED, AUTHENTICATION_FAILED where no key opens it
+   */
+  async open(
+    name: string,
+    { keys, partial = false }: { readonly keys: Keys; readonly partial?: boolean | undefined },
+  ): Promise<AsyncIterable<Uint8Array> | undefined> {
+    const file = fileNamed(name);
+    const found =
+      (await this.#find(file)) ??
+      (partial && file.kind === 'segment' ? await this.#find(fileNamed(`${name}.partial`)) : undefined);
+    return found === undefined ? undefined : this.#proven(found, keys);
+  }
+
+  async *#proven({ file, key, body }: Found, keys: Keys): AsyncGenerator<Uint8Array> {
+    const tally = new Tally();
+    try {
+      const sealed = /\.zst(\.age)?$/.test(key);
+      yield* tally.tap(sealed ? unseal(body, key.endsWith('.age'), keys) : body);
+    } finally {
+      body.destroy();
+    }
+    if (file.kind !== 'segment' && file.kind !== 'partial') return;
+    const size = (await this.source())?.segment_size;
+    if (size !== undefined && tally.bytes !== size) throw damaged(`${file.name} in the archive is no whole segment`);
+    const known = await this.sumOf(file.name);
+    if (known !== undefined && known !== tally.sha256) {
+      throw damaged(`the content of ${file.name} in the archive is not what was archived`);
+    }
+  }
+
+  /**
+   * Brings one file back, whole and proven, or not at all: it is written beside the target and renamed.
+   * @returns false where the archive does not have it
+   * @throws {HoldfastError} as `open`
    */
   async get(
     name: string,
     target: string,
-    options: { keys: Keys; partial?: boolean; signal?: AbortSignal | undefined },
+    options: { readonly keys: Keys; readonly partial?: boolean | undefined; readonly signal?: AbortSignal | undefined },
   ): Promise<boolean> {
-    const file = fileNamed(name);
+    const plain = await this.open(name, options);
+    if (plain === undefined) return false;
     // The same at each try, so that what a killed one leaves is overwritten by the next.
     const temporary = `${target}.holdfast`;
-    const found =
-      (await this.#open(file)) ??
-      (options.partial === true && file.kind === 'segment'
-        ? await this.#open(fileNamed(`${name}.partial`))
-        : undefined);
-    if (found === undefined) return false;
-    const tally = new Tally();
     try {
       const output = await open(temporary, 'w', 0o600);
       try {
-        const plain = found.plain ? found.body : unseal(found.body, found.encrypted, options.keys);
-        for await (const chunk of tally.tap(plain)) {
+        for await (const chunk of plain) {
           options.signal?.throwIfAborted();
           await output.writeFile(chunk);
         }
         await output.sync();
       } finally {
-        found.body.destroy();
         await output.close();
       }
-      await this.#assertProven(found.file, tally);
       await rename(temporary, target);
       const folder = await open(dirname(target), 'r');
       await folder.sync().finally(() => folder.close());
@@ -248,16 +278,6 @@ export class WalArchive {
     } catch (cause) {
       await rm(temporary, { force: true }).catch(() => {});
       throw cause;
-    }
-  }
-
-  async #assertProven(file: WalFile, tally: Tally): Promise<void> {
-    if (file.kind !== 'segment' && file.kind !== 'partial') return;
-    const size = (await this.source())?.segment_size;
-    if (size !== undefined && tally.bytes !== size) throw damaged(`${file.name} in the archive is no whole segment`);
-    const known = await this.sumOf(file.name);
-    if (known !== undefined && known !== tally.sha256) {
-      throw damaged(`the content of ${file.name} in the archive is not what was archived`);
     }
   }
 
@@ -347,13 +367,10 @@ export class WalArchive {
     return undefined;
   }
 
-  async #open(
-    file: WalFile,
-  ): Promise<{ file: WalFile; body: Readable; encrypted: boolean; plain: boolean } | undefined> {
+  async #find(file: WalFile): Promise<Found | undefined> {
     for (const key of this.#keys(file)) {
       try {
-        const body = await this.repository.store.get(key);
-        return { file, body, encrypted: key.endsWith('.age'), plain: !/\.zst(\.age)?$/.test(key) };
+        return { file, key, body: await this.repository.store.get(key) };
       } catch (cause) {
         if (!(cause instanceof HoldfastError && cause.code === 'RESOURCE_NOT_FOUND')) throw cause;
       }

@@ -7,7 +7,6 @@ import { startChild } from './child.ts';
 import type { PhysicalManifest } from './manifest.ts';
 import type { Backup } from './repository.ts';
 import type { Keys } from './seal.ts';
-import type { Segments } from './wal.ts';
 import type { Survey, WalArchive } from './wal-archive.ts';
 import { type Reach, reachOf } from './wal-reach.ts';
 
@@ -143,7 +142,7 @@ export async function recoveryWindows(
       if (end !== undefined && !ends.has(end)) ends.set(end, lastCommit(reader as EndReader, survey, reach));
       const last = end === undefined ? undefined : await ends.get(end);
       // A commit from before the backup was consistent says nothing about this window.
-      const inside = last?.commit_at != null && last.commit_at.slice(0, 23) >= manifest.snapshot_at.slice(0, 23);
+      const inside = last?.commit_at != null && Date.parse(last.commit_at) >= Date.parse(manifest.snapshot_at);
       windows.push({
         ...reach,
         last_record_lsn: last?.record_lsn ?? null,
