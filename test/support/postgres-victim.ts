@@ -11,10 +11,14 @@ export interface VictimOrders {
   readonly action: string;
   readonly input: JsonObject;
   readonly token?: string | undefined;
+  /** Of the entity, beside the usual ones. */
+  readonly parameters?: JsonObject;
   /** Dies just before this state of a step is stored; what was done until then is not recorded. */
   readonly dieBefore?: { readonly step: string; readonly status?: string; readonly phase?: string } | undefined;
   /** Dies when progress of this kind is reported. */
   readonly dieAtProgress?: string | undefined;
+  /** Dies this many milliseconds after the call was made. */
+  readonly dieAfterMs?: number | undefined;
 }
 
 const orders = JSON.parse(process.argv[2] ?? '') as VictimOrders;
@@ -32,7 +36,8 @@ store.saveOperation = (record) => {
   const { status = step?.status, phase = step?.handle?.['phase'] } = dieBefore ?? {};
   return step !== undefined && step.status === status && step.handle?.['phase'] === phase ? die() : save(record);
 };
-const { dieAtProgress } = orders;
+const { dieAtProgress, dieAfterMs } = orders;
+if (dieAfterMs !== undefined) setTimeout(() => void die(), dieAfterMs);
 await engine.call({
   principal: ANA,
   entity: 'app/shop',
