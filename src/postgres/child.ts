@@ -44,7 +44,8 @@ export function startChild(file: string, args: readonly string[], options: Child
     env: { ...options.env },
     detached: true,
     stdio: [options.stdin ? 'pipe' : 'ignore', 'pipe', 'pipe'],
-    ...(options.account ?? {}),
+    // Programs of PostgreSQL look at where they are, and another account may not.
+    ...(options.account ? { ...options.account, cwd: '/' } : {}),
   });
   let stderr = '';
   let fault: Error | undefined;

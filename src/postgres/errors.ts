@@ -88,6 +88,11 @@ const TEXTS: readonly (readonly [RegExp, Meaning])[] = [
   ],
   [/number of requested standby connections exceeds/, NO_SENDER],
   [
+    // What pg_verifybackup says of a copy, which it has read to its end.
+    /checksum mismatch for file|has size \d+ on disk but size|but not (on disk|in the manifest)|manifest (checksum mismatch|has no checksum|ended unexpectedly)|WAL parsing failed|could not parse backup manifest/,
+    { code: 'INTEGRITY_FAILED', message: 'the unpacked copy of the server is not what its own list of files says' },
+  ],
+  [
     /checksum verification failed|checksum error occurred/,
     {
       code: 'INTEGRITY_FAILED',

@@ -9,13 +9,13 @@ import { runChild, startChild } from './child.ts';
 import { assertReplicates, openSession, type Session } from './connection.ts';
 import { asOnlyBackup, type BackupRequest, describeSealing, describeServer } from './dump.ts';
 import { damaged } from './errors.ts';
-import { parseLsn, segmentName } from './lsn.ts';
 import { MANIFEST_SCHEMA, type Payload, type PhysicalManifest, payloadOf } from './manifest.ts';
 import { storeSealed } from './pack.ts';
 import { probe, requireZstd } from './seal.ts';
 import { readServer, type ServerFacts } from './server.ts';
 import { packTar, tapTar } from './tar.ts';
 import { assertKeyFits, openPayload } from './verify.ts';
+import { parseLsn, Segments } from './wal.ts';
 import { percentOf, type Work, withPrograms } from './work.ts';
 
 /** The first version whose server and programs know incremental backups. */
@@ -225,6 +225,11 @@ async function write(
   }
 
   const scratch = backupScratch(request.scratch, request.id);
+  if (tablespaces.length > 0 || request.parent !== undefined) {
+    runtime.assertMayWrite('using the scratch directory');
+    await mkdir(request.scratch, { recursive: true });
+    await mkdir(scratch, { mode: 0o700 });
+  }
   let payload: Copied;
   try {
     payload = await withPrograms(work, connection, async (options) => {
@@ -350,9 +355,7 @@ async function streamed({ work, request, facts, args, options }: Copy): Promise<
 
 /** Over a directory: pg_basebackup writes one tar for each tablespace, and a pipe takes one only. */
 async function throughDirectory({ work, request, facts, args, options, scratch }: Copy): Promise<Copied> {
-  work.runtime.assertMayWrite('copying a server with tablespaces to the scratch directory');
   const directory = join(scratch, 'tars');
-  await mkdir(directory, { recursive: true, mode: 0o700 });
   work.progress({ message: 'Copying a server with tablespaces to the scratch directory' });
   await runChild(facts.program, ['-D', directory, ...args], options);
   const names = (await readdir(directory)).sort();
@@ -429,14 +432,15 @@ function walFacts(ranges: readonly WalRange[], segmentSize: number): PhysicalMan
   const ordered = ranges.toSorted((a, b) => a.Timeline - b.Timeline);
   const first = ordered[0]!;
   const last = ordered.at(-1)!;
+  const segments = new Segments(segmentSize);
   const end = parseLsn(last['End-LSN']);
   return {
     timeline: last.Timeline,
     start_lsn: first['Start-LSN'],
     end_lsn: last['End-LSN'],
-    start_segment: segmentName(first.Timeline, parseLsn(first['Start-LSN']), segmentSize),
+    start_segment: segments.name(first.Timeline, segments.of(parseLsn(first['Start-LSN']))),
     // The end is the first byte that is not needed.
-    end_segment: segmentName(last.Timeline, end > 0n ? end - 1n : 0n, segmentSize),
+    end_segment: segments.name(last.Timeline, segments.of(end > 0n ? end - 1n : 0n)),
     segment_size: segmentSize,
     included: true,
   };
@@ -444,8 +448,6 @@ function walFacts(ranges: readonly WalRange[], segmentSize: number): PhysicalMan
 
 /** Writes the parent's list of files where pg_basebackup can read it. */
 async function fetchParent(work: Work, parent: PhysicalManifest, scratch: string): Promise<string> {
-  work.runtime.assertMayWrite('fetching the list of files of the parent backup');
-  await mkdir(scratch, { recursive: true, mode: 0o700 });
   const file = join(scratch, 'parent_manifest');
   await writeFile(file, openPayload(work, parent, payloadOf(parent, 'backup_manifest')), { mode: 0o600, flag: 'wx' });
   return file;

@@ -169,7 +169,11 @@ function running(
   };
 }
 
-async function unprivilegedAccount(): Promise<{ uid: number; gid: number }> {
+/**
+ * Finds an account that a server may run as when we are root.
+ * @throws {HoldfastError} NOT_SUPPORTED where there is none
+ */
+export async function unprivilegedAccount(): Promise<{ uid: number; gid: number }> {
   const accounts = (await readFile('/etc/passwd', 'utf8')).split('\n').map((line) => line.split(':'));
   for (const name of ['postgres', 'nobody']) {
     const found = accounts.find(([candidate]) => candidate === name);

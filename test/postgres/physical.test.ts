@@ -1,6 +1,5 @@
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import type { Connection } from '../../src/postgres/connection.ts';
-import { segmentName } from '../../src/postgres/lsn.ts';
 import type { PrivateServer } from '../../src/postgres/private-server.ts';
 import {
   describePostgres,
@@ -10,13 +9,6 @@ import {
   startPostgresHarness,
   startTestServer,
 } from '../support/postgres.ts';
-
-it('names segments as the server does', () => {
-  const mib16 = 16 * 1024 * 1024;
-  expect(segmentName(1, 0x2000028n, mib16)).toBe('000000010000000000000002');
-  expect(segmentName(10, 0x16_b374d848n, mib16)).toBe('0000000A00000016000000B3');
-  expect(segmentName(1, 0x16_b374d848n, (1024 * mib16) / 16)).toBe('000000010000001600000002');
-});
 
 describePostgres('a physical backup', () => {
   let server: PrivateServer;
@@ -50,5 +42,8 @@ describePostgres('a physical backup', () => {
     expect(made).toMatchObject({ status: 'available', provider: { type: 'full', parent_id: null } });
     const listed = await call('list-snapshots');
     expect(listed['snapshots']).toMatchObject([{ id: made.id }]);
+    for (const level of ['stored', 'readable', 'restored']) {
+      expect(await call('verify-snapshot', { snapshot_id: made.id, level })).toMatchObject({ passed: true });
+    }
   });
 });

@@ -15,6 +15,7 @@ import { BACKUP_LOCK, preflightBackup, takeLogicalBackup } from '../../postgres/
 import { toPostgresError } from '../../postgres/errors.ts';
 import {
   assertLogical,
+  isPhysical,
   type LogicalManifest,
   newBackupId,
   timeOfId,
@@ -566,6 +567,7 @@ export class PostgresClient implements Host {
 
   async planVerify(_scope: Scope, id: string, level: VerifyLevel): Promise<PlanDraft> {
     const backup = await this.repository().get(id);
+    if (isPhysical(backup)) return this.physical.planVerify(backup, level);
     if (level === 'restored') await this.#scratch();
     return {
       target: id,
@@ -578,7 +580,12 @@ export class PostgresClient implements Host {
 
   async verify(step: OwnStep, id: string, level: VerifyLevel): Promise<JsonObject> {
     const repository = this.repository();
-    const backup = assertLogical(await repository.get(id));
+    const found = await repository.get(id);
+    if (isPhysical(found)) {
+      const work = level === 'stored' ? this.#keyless(step) : await this.work(step);
+      return verifiedResult(await this.physical.verify(step, work, found, level));
+    }
+    const backup = assertLogical(found);
     if (level === 'stored') {
       const work = this.#keyless(step);
       return verifiedResult(await verifyBackup(work, backup, level, {}, () => checkStored(work, backup.manifest)));
@@ -647,6 +654,11 @@ export class PostgresClient implements Host {
   }
 
   async recoverVerify(step: OwnStep): Promise<Recovery> {
+    const copy = step.handle?.['copy'];
+    if (typeof copy === 'string') {
+      await this.physical.discardCopy(copy);
+      return { state: 'not_begun', message: 'its unpacked copy has been removed' };
+    }
     if (step.handle?.['scratch'] !== true) return { state: 'not_begun' };
     const scratch = await this.#scratch();
     const id = shortId(step.operationId);

@@ -1,13 +1,26 @@
 import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { HoldfastError } from '../../core/errors.ts';
 import type { PlanDraft } from '../../core/plan.ts';
+import { cleanText } from '../../core/text.ts';
 import { withSession } from '../../postgres/connection.ts';
+import { checkPhysicalReadable, checkPhysicalRestored, majorOf, roomFor, verifierOf } from '../../postgres/copy.ts';
+import { findServerOf, stopAbandoned } from '../../postgres/copy-server.ts';
 import { whileInUse } from '../../postgres/in-use.ts';
-import { isPhysical, type Manifest, type PhysicalManifest, typeOf } from '../../postgres/manifest.ts';
-import { backupScratch, preflightPhysical, takePhysicalBackup } from '../../postgres/physical.ts';
-import type { Backup, Catalogue, Repository } from '../../postgres/repository.ts';
-import type { BackupOptions, Host, PhysicalType, Scope } from './entity.ts';
+import {
+  isPhysical,
+  type PhysicalManifest,
+  typeOf,
+  type Verification,
+  type VerifyLevel,
+} from '../../postgres/manifest.ts';
+import { assertRoom, backupScratch, preflightPhysical, takePhysicalBackup } from '../../postgres/physical.ts';
+import type { Backup, Catalogue } from '../../postgres/repository.ts';
+import { shortId } from '../../postgres/restore.ts';
+import { checkStored, verifyBackup } from '../../postgres/verify.ts';
+import type { Work } from '../../postgres/work.ts';
+import type { BackupOptions, Host, OwnStep, PhysicalType, Scope } from './entity.ts';
 
 type Physical = Backup<PhysicalManifest>;
 
@@ -98,6 +111,67 @@ export class PhysicalBackups {
     await rm(backupScratch(await this.scratch(), id), { recursive: true, force: true });
   }
 
+  async planVerify(backup: Physical, level: VerifyLevel): Promise<PlanDraft> {
+    const { manifest } = backup;
+    const chain = level === 'stored' ? [manifest] : await this.#chain(backup);
+    if (level === 'restored') await findServerOf(majorOf(manifest), this.#host.entity.bin_dir);
+    const where = level === 'stored' ? undefined : await this.scratch();
+    if (where !== undefined) await assertRoom(where, roomFor(chain), 'A physical backup is unpacked there.');
+    return {
+      target: manifest.id,
+      loses: 'nothing',
+      blast_radius: where === undefined ? {} : { scratch_bytes: roomFor(chain), scratch_dir: cleanText(where, 200) },
+      undo: where === undefined ? 'not needed' : 'the unpacked copy is removed at the end',
+      duration_estimate: Math.max(1, Math.round((manifest.duration_ms * (level === 'restored' ? 4 : 2)) / 1000)),
+      facts: { target: { snapshot_id: manifest.id, level } },
+    };
+  }
+
+  /** Level readable unpacks to the scratch directory, level restored also starts a server on the copy; both remove it. */
+  async verify(step: OwnStep, work: Work, backup: Physical, level: VerifyLevel): Promise<Verification> {
+    const { manifest } = backup;
+    if (level === 'stored') return verifyBackup(work, backup, level, {}, () => checkStored(work, manifest));
+    const { bin_dir } = this.#host.entity;
+    const chain = await this.#chain(backup);
+    const tools = { pg_verifybackup: (await verifierOf(manifest, bin_dir)).version };
+    const directory = join(await this.scratch(), `holdfast-verify-${shortId(step.operationId)}`);
+    await step.checkpoint({ copy: directory });
+    this.#host.runtime.assertMayWrite('using the scratch directory');
+    const check = async (): Promise<Record<string, number>> => {
+      try {
+        if (level === 'restored') return await checkPhysicalRestored(work, chain, directory, bin_dir);
+        return (await checkPhysicalReadable(work, chain, directory, bin_dir)).numbers;
+      } finally {
+        await rm(directory, { recursive: true, force: true, maxRetries: 5 });
+      }
+    };
+    const used = chain.slice(0, -1).reduce(
+      (inner, { id }) =>
+        () =>
+          whileInUse(work, id, `verification of ${manifest.id}`, inner),
+      check,
+    );
+    return verifyBackup(work, backup, level, tools, used);
+  }
+
+  /** Stops and removes what a verification whose process died left. */
+  async discardCopy(directory: string): Promise<void> {
+    this.#host.runtime.assertMayWrite('using the scratch directory');
+    await stopAbandoned(join(directory, 'data'), this.#host.entity.bin_dir);
+    await rm(directory, { recursive: true, force: true, maxRetries: 5 });
+  }
+
+  /** The manifests that a backup is put together from, the full one first. */
+  async #chain({ manifest }: Physical): Promise<PhysicalManifest[]> {
+    if (manifest.parent_id === undefined) return [manifest];
+    const { backups } = await this.#host.repository().catalogue();
+    const chain = chainOf(manifest, physicalOf(backups));
+    if (chain) return chain.map((part) => part.manifest);
+    throw new HoldfastError('INTEGRITY_FAILED', 'a backup that this incremental one rests on is not in the storage', {
+      hint: 'Without it this backup cannot be restored. Use a full backup: list-snapshots shows them.',
+    });
+  }
+
   /** The backup that a new incremental one rests on. */
   async #parent(type: 'incr' | 'diff'): Promise<Physical> {
     const found = goodPhysical(await this.#host.repository().catalogue()).find(
@@ -113,10 +187,14 @@ export class PhysicalBackups {
 
 /** Physical backups that can be restored with everything that they rest on, newest first. */
 export function goodPhysical({ backups }: Pick<Catalogue, 'backups'>): Physical[] {
-  const physical = new Map(backups.filter(isPhysical).map((backup) => [backup.manifest.id, backup]));
+  const physical = physicalOf(backups);
   return [...physical.values()]
     .filter((backup) => chainOf(backup.manifest, physical)?.every(({ damage }) => damage === undefined))
     .sort((a, b) => b.manifest.snapshot_at.localeCompare(a.manifest.snapshot_at));
+}
+
+function physicalOf(backups: readonly Backup[]): Map<string, Physical> {
+  return new Map(backups.filter(isPhysical).map((backup) => [backup.manifest.id, backup]));
 }
 
 /** A physical backup with all that it rests on, the full one first; undefined where one of them is missing. */
@@ -129,26 +207,4 @@ export function chainOf(manifest: PhysicalManifest, physical: ReadonlyMap<string
     id = backup.manifest.parent_id;
   }
   return chain;
-}
-
-/**
- * Makes sure that no other backup rests on one.
- * @throws {HoldfastError} INVALID_STATE naming those that do
- */
-export async function assertNoChildren(repository: Repository, { id }: Pick<Manifest, 'id'>): Promise<void> {
-  const { backups } = await repository.catalogue();
-  const children = backups
-    .filter(isPhysical)
-    .filter(({ manifest }) => manifest.parent_id === id)
-    .map(({ manifest }) => manifest.id);
-  if (children.length === 0) return;
-  throw new HoldfastError(
-    'INVALID_STATE',
-    'incremental backups rest on this one and could not be restored without it',
-    {
-      retryable: false,
-      hint: `Delete these first, the newest first: ${children.slice(0, 5).join(', ')}. Nothing was deleted.`,
-      details: { children },
-    },
-  );
 }
