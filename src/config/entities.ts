@@ -1,3 +1,4 @@
+import type { z } from 'zod';
 import type { EntityBase } from '../core/context.ts';
 import { isObject } from '../core/json.ts';
 import type { EntityType } from '../core/provider.ts';
@@ -34,11 +35,7 @@ export interface EntityDeclaration {
   readonly common: Written<CommonFields>;
 }
 
-type CommonFields = {
-  labels: Record<string, string>;
-  objectives: EntityBase['objectives'];
-  endpoint?: string | undefined;
-};
+type CommonFields = z.output<typeof EntityBaseInput>;
 
 /** What entity files of the action guide hold besides parameters: accepted everywhere and ignored. */
 export const GUIDE_BLOCKS = [
@@ -51,6 +48,8 @@ export const GUIDE_BLOCKS = [
 ] as const;
 
 const COMMON = Object.keys(EntityBaseInput.shape);
+/** What counts before anything is resolved: an endpoint may wait for a reference. */
+const LiteralFields = EntityBaseInput.omit({ endpoint: true });
 
 /** Tells whether a type's parameter `storage` takes a store, so that it may name one of the section `storage` instead. */
 export function takesStore(type: EntityType): boolean {
@@ -99,15 +98,15 @@ export function declareEntity(
   }
 
   const references = [...inCommon.written.references, ...inParameters.written.references];
-  const literal = EntityBaseInput.pick({ labels: true, objectives: true }).safeParse(inCommon.written.value);
+  const literal = inCommon.written.parsed ?? LiteralFields.safeParse(inCommon.written.value).data;
   const base: EntityBase = {
     key,
     namespace,
     name,
     defines,
     provider: known.provider,
-    labels: literal.data?.labels ?? {},
-    objectives: literal.data?.objectives ?? {},
+    labels: literal?.labels ?? {},
+    objectives: literal?.objectives ?? {},
     ...(inCommon.written.parsed?.endpoint === undefined ? {} : { endpoint: inCommon.written.parsed.endpoint }),
     ...(inParameters.written.parsed === undefined ? {} : { parameters: inParameters.written.parsed }),
   };

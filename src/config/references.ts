@@ -68,7 +68,11 @@ function parseReference(inner: string): Reference | undefined {
 
 /** Tells whether a text is one well-formed secret reference and nothing else. */
 export function isSecretReferenceText(text: string): boolean {
-  const parts = parseReferences(text);
+  return isSecretReference(parseReferences(text));
+}
+
+/** Tells the same of a text that `parseReferences` has read. */
+export function isSecretReference(parts: readonly Part[] | ReferenceFault): boolean {
   if ('message' in parts) return false;
   const [only, ...more] = parts;
   return more.length === 0 && typeof only === 'object' && only.fallback === undefined;

@@ -46,12 +46,14 @@ export function secrecyOf(schema: Schema): Secrecy {
 }
 
 function judge(schema: Schema): Secrecy {
-  for (let layer: Schema | undefined = schema; layer !== undefined; layer = peel(layer)) {
-    if (z.globalRegistry.get(layer as z.ZodType)?.['secret'] !== true) continue;
-    const probe = z.safeParse(layer, '${env:PROBE}');
+  if (z.globalRegistry.get(schema as z.ZodType)?.['secret'] === true) {
+    const probe = z.safeParse(schema, '${env:PROBE}');
     if (probe.success && isObject(probe.data) && probe.data['secret'] === 'env') return 'always';
   }
-  const { def } = (unwrap(schema) as z.core.$ZodTypes)._zod;
+  // Inside of optional and the like is mostly a schema that many parameters share.
+  const inner = peel(schema);
+  if (inner !== undefined) return secrecyOf(inner);
+  const { def } = (schema as z.core.$ZodTypes)._zod;
   if (def.type !== 'union') return 'never';
   const options = def.options.map((option) => secrecyOf(option));
   if (options.every((option) => option === 'never')) return 'never';
@@ -95,8 +97,19 @@ export function isSecretAt(schema: Schema, path: readonly PropertyKey[]): boolea
 
 const MAPPINGS = ['object', 'record', 'intersection', 'any', 'unknown'];
 
+const keysOf = new WeakMap<Schema, { readonly keys: readonly string[] | undefined }>();
+
 /** The keys that a mapping may have; undefined where it may have any, or where the schema takes no mapping. */
-export function knownKeys(schema: Schema): string[] | undefined {
+export function knownKeys(schema: Schema): readonly string[] | undefined {
+  let cached = keysOf.get(schema);
+  if (cached === undefined) {
+    cached = { keys: findKeys(schema) };
+    keysOf.set(schema, cached);
+  }
+  return cached.keys;
+}
+
+function findKeys(schema: Schema): readonly string[] | undefined {
   const { def } = (unwrap(schema) as z.core.$ZodTypes)._zod;
   switch (def.type) {
     case 'object':
@@ -139,6 +152,9 @@ function chosen(schema: Schema, value: unknown): Schema {
   return def.options.find(fits) ?? schema;
 }
 
+/** What a schema leaves open: nothing is known of it, but its texts still count. */
+const OPEN = z.unknown();
+
 /** Goes through what is written alongside its schema. What is under an unknown key is not visited. */
 export function walkWritten(
   value: unknown,
@@ -148,9 +164,9 @@ export function walkWritten(
 ): void {
   const schema = chosen(whole, value);
   const inside = (key: PropertyKey, member: unknown): void => {
-    const child = childSchema(schema, key);
-    // `unknown` for what the schema leaves open: nothing is known of it, but its texts still count.
-    walkWritten(member, child ?? z.unknown(), visitor, [...path, key]);
+    // What is neither text nor holds any has nothing to tell.
+    if (typeof member !== 'string' && (typeof member !== 'object' || member === null)) return;
+    walkWritten(member, childSchema(schema, key) ?? OPEN, visitor, [...path, key]);
   };
   if (typeof value === 'string') {
     visitor.text?.(value, path, secrecyOf(schema));

@@ -5,7 +5,7 @@ import { type LocalFault, pathText, schemaFaults, secretFault, unknownKey } from
 import {
   type Environment,
   HOW_VARIABLES_ARRIVE,
-  isSecretReferenceText,
+  isSecretReference,
   parseReferences,
   type Reference,
   readReference,
@@ -45,11 +45,16 @@ export function inspectWritten<Output>(
 ): { written: Written<Output>; faults: LocalFault[] } {
   const faults: LocalFault[] = [];
   const references: LocatedReference[] = [];
-  const prepared = structuredClone(value);
+  let prepared = value;
+  // What is written stays as it is, and is copied where something of it has to change.
+  const copy = (): unknown => {
+    if (prepared === value) prepared = structuredClone(value);
+    return prepared;
+  };
   walkWritten(value, schema, {
     text: (text, path, secrecy) => {
       const parts = parseReferences(text);
-      const isReference = isSecretReferenceText(text);
+      const isReference = isSecretReference(parts);
       if (isExpression(text)) faults.push(expressionFault(text, path, secrecy === 'always'));
       else if (secrecy === 'always' && !isReference) faults.push(secretFault(path));
       else if ('message' in parts) faults.push({ path, ...parts });
@@ -57,12 +62,12 @@ export function inspectWritten<Output>(
         const found = parts.filter((part) => typeof part === 'object');
         const secret = secrecy !== 'never' && isReference;
         for (const reference of found) references.push({ ...reference, path, secret });
-        if (found.length === 0 && text.includes('$')) setAt(prepared, path, parts.join(''));
+        if (found.length === 0 && text.includes('$')) setAt(copy(), path, parts.join(''));
       }
     },
     unknown: (path, known) => {
       faults.push(unknownKey(path, known));
-      deleteAt(prepared, path);
+      deleteAt(copy(), path);
     },
   });
 

@@ -4,9 +4,13 @@ import { z } from 'zod';
 
 // Loaded before everything else: what starts with every client, and mostly waits, should cost little.
 
-// zod writes and compiles a function for each object schema at its first use, and reads this when a schema is made. A
-// process checks most of its schemas a few times at most: compiling them is a tenth of a start, and megabytes that stay.
-z.config({ jitless: true });
+z.config({
+  // zod writes and compiles a function for each object schema at its first use, and reads this when a schema is made. A
+  // process checks most of its schemas a few times at most: compiling them is a tenth of a start, and megabytes that stay.
+  jitless: true,
+  // Nor does it have to search each schema for circles before that: what is checked here was JSON or YAML, and has none.
+  memoizer: { attach: () => {}, guard: () => {}, alloc: (_schema, _payload, empty) => empty },
+});
 
 /** How long a start may take, and nothing happen, until it is taken for waiting, in ms. */
 const QUIET_MS = 1_000;
