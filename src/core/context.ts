@@ -27,4 +27,6 @@ export interface ProviderContext<Client, Entity> {
   readonly entity: Entity & EntityBase;
   readonly runtime: Runtime;
   readonly signal: AbortSignal;
+  /** Who makes the call, `stdio:ana`; unknown in work that another process took over. */
+  readonly caller?: string | undefined;
 }

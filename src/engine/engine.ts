@@ -219,7 +219,7 @@ class HoldfastEngine implements Engine {
     trace.input_sha256 = digestOf(input);
     const signal = call.signal ?? new AbortController().signal;
     const { entity, client, runtime } = await this.#connect(key);
-    const context: ProviderContext<unknown, unknown> = { client, runtime, signal, entity };
+    const context: ProviderContext<unknown, unknown> = { client, runtime, signal, entity, caller: call.principal.id };
     const plan = await this.#plan(action, context, input);
     const shownPlan = this.#redact(plan);
     this.#assertShown(plan, shownPlan);

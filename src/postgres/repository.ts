@@ -41,13 +41,6 @@ export interface Backup<M extends Manifest = Manifest> {
   readonly hold: Hold | undefined;
 }
 
-/** One object of the write-ahead log; `segment` is undefined for history files and whatever else is there. */
-export interface WalObject {
-  readonly key: string;
-  readonly size_bytes: number;
-  readonly segment: string | undefined;
-}
-
 export interface SourceFile {
   readonly layout: string;
   readonly name: string;
@@ -165,7 +158,7 @@ export class Repository {
     if (timeOfId(id) === undefined) return undefined;
     const verify: string[] = [];
     for await (const { key } of this.store.list(this.key(id, 'verify/'))) verify.push(key);
-    return this.#read(id, verify, await this.#hold(id));
+    return this.#read(id, verify, await this.findHold(id));
   }
 
   async #read(id: string, verify: readonly string[], hold: Hold | undefined): Promise<Backup | undefined> {
@@ -227,13 +220,14 @@ export class Repository {
     }
     const holds = new Map<string, Hold>();
     await eachOf(ids, async (id) => {
-      const hold = await this.#hold(id);
+      const hold = await this.findHold(id);
       if (hold) holds.set(id, hold);
     });
     return holds;
   }
 
-  async #hold(id: string): Promise<Hold | undefined> {
+  async findHold(id: string): Promise<Hold | undefined> {
+    if (timeOfId(id) === undefined) return undefined;
     const bytes = await this.#small(this.#holdKey(id));
     if (bytes === undefined) return undefined;
     const unreadable = { schema: 'holdfast.pg.hold/1', backup_id: id, reason: 'unreadable', held_at: '' } as const;
@@ -280,26 +274,6 @@ export class Repository {
     return used;
   }
 
-  // --- the write-ahead log -------------------------------------------------------------------------------------------
-
-  /** Everything stored of the write-ahead log, ordered by key. */
-  async *wal(): AsyncIterable<WalObject> {
-    for await (const { key, size_bytes } of this.store.list(`${this.#root}/wal/`)) {
-      const segment = /\/([0-9A-F]{24})\.[^/]*$/.exec(key)?.[1];
-      yield { key, size_bytes, segment };
-    }
-  }
-
-  /** Deletes objects; gives those that could not be, each with why. */
-  async deleteAll(keys: readonly string[], signal?: AbortSignal): Promise<{ key: string; cause: unknown }[]> {
-    const left: { key: string; cause: unknown }[] = [];
-    await eachOf(keys, async (key) => {
-      signal?.throwIfAborted();
-      await this.store.delete(key).catch((cause: unknown) => left.push({ key, cause }));
-    });
-    return left;
-  }
-
   /** Tells whether anything at all is stored under an id. */
   async hasTraces(id: string): Promise<boolean> {
     if (timeOfId(id) === undefined) return false;
@@ -329,7 +303,10 @@ export class Repository {
 }
 
 /** Works on all of a list, a few at a time. */
-async function eachOf<T>(items: readonly T[], work: (item: T, index: number) => Promise<unknown>): Promise<void> {
+export async function eachOf<T>(
+  items: readonly T[],
+  work: (item: T, index: number) => Promise<unknown>,
+): Promise<void> {
   const queue = items.entries();
   const lane = async (): Promise<void> => {
     for (const [index, item] of queue) await work(item, index);

@@ -1,7 +1,17 @@
-import { mkdtempSync, renameSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { JsonObject, JsonValue } from '../../src/core/json.ts';
 import type { Engine } from '../../src/engine/api.ts';
 import { collect } from '../../src/engine/registry.ts';
@@ -165,6 +175,7 @@ export async function startGuardedFleet(server: ServerOptions = {}): Promise<Gua
       storage: { type: 'local', path: backups },
       encryption: 'none',
       verify_on_source: true,
+      retention: { daily: 7 },
     },
   };
   return {
@@ -255,6 +266,48 @@ export async function newestSnapshot(engine: Engine, entity: string): Promise<st
   };
   const found = snapshots.find((snapshot) => snapshot.restorable);
   return found?.id ?? create(engine, entity);
+}
+
+/** The one folder of backups in the fleet's storage, made by a backup. */
+export function sourceFolder({ backups }: GuardedFleet): string {
+  const [source = ''] = readdirSync(join(backups, 'v1'));
+  return join(backups, 'v1', source);
+}
+
+/** Copies the newest backup to a day of a year in the past, in place of what was copied there before; gives the ids, newest first. */
+export async function plantBackups(
+  engine: Engine,
+  fleet: GuardedFleet,
+  year: number,
+  count: (there: number) => number,
+): Promise<string[]> {
+  const newest = await newestSnapshot(engine, 'sandbox/postgresql');
+  const folder = sourceFolder(fleet);
+  for (const kind of ['backups', 'holds']) {
+    const names = existsSync(join(folder, kind)) ? readdirSync(join(folder, kind)) : [];
+    for (const name of names) if (name.startsWith(String(year))) rmSync(join(folder, kind, name), { recursive: true });
+  }
+  const made: string[] = [];
+  for (let minutes = count(readdirSync(join(folder, 'backups')).length); minutes > 0; minutes -= 1) {
+    const at = new Date(Date.UTC(year, 0, 1, 0, minutes)).toISOString();
+    const id = `${at.replace(/[-:]|\.\d+/g, '')}-logical-planed`;
+    cpSync(join(folder, 'backups', newest), join(folder, 'backups', id), { recursive: true });
+    const path = join(folder, 'backups', id, 'manifest.json');
+    const manifest = JSON.parse(readFileSync(path, 'utf8')) as JsonObject;
+    writeFileSync(path, JSON.stringify({ ...manifest, id, started_at: at, snapshot_at: at, finished_at: at }));
+    made.push(id);
+  }
+  return made;
+}
+
+/** Puts a backup of the fleet on hold as another machine does; gives the way back. */
+function holdBackup(fleet: GuardedFleet, id: string, reason: string): () => Promise<void> {
+  const path = join(sourceFolder(fleet), 'holds', `${id}.json`);
+  const before = existsSync(path) ? readFileSync(path) : undefined;
+  mkdirSync(dirname(path), { recursive: true });
+  const held_at = new Date().toISOString();
+  writeFileSync(path, JSON.stringify({ schema: 'holdfast.pg.hold/1', backup_id: id, reason, held_at }));
+  return async () => (before === undefined ? rmSync(path) : writeFileSync(path, before));
 }
 
 const set = <T extends object, K extends keyof T>(object: T, key: K, value: T[K]): (() => Promise<void>) => {
@@ -714,7 +767,6 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
       },
       // All others vanish: now it would be the last one.
       drift: async ({ snapshot_id }) => {
-        const { readdirSync, mkdirSync } = await import('node:fs');
         const root = readdirSync(fleet().backups, { recursive: true, encoding: 'utf8' }).find((path) =>
           path.endsWith('/backups'),
         )!;
@@ -727,6 +779,34 @@ export function guardedCases(fleet: () => GuardedFleet): GuardedCase[] {
           for (const name of moved) renameSync(join(aside, name), join(from, name));
         };
       },
+    },
+    {
+      // More than half of what is there goes, also without the one that somebody holds meanwhile.
+      action: 'postgresql/prune-snapshots',
+      entity: 'sandbox/postgresql',
+      tool: 'postgresql_prune_snapshots',
+      prepare: async (engine) => {
+        await plantBackups(engine, fleet(), 2019, (there) => there + 9);
+        const call = { principal: BOSS, entity: 'sandbox/postgresql', action: 'prune-snapshots', input: {} };
+        const outcome = await engine.call({ ...call, dryRun: true });
+        const plan_hash = outcome.kind === 'plan' ? outcome.plan.blast_radius['plan_hash'] : undefined;
+        return { input: {}, other: { plan_hash } };
+      },
+      drift: () => {
+        const ids = readdirSync(join(sourceFolder(fleet()), 'backups')).filter((name) => name.startsWith('2019'));
+        return holdBackup(fleet(), ids.sort()[0]!, 'somebody needs it');
+      },
+    },
+    {
+      action: 'postgresql/release-snapshot',
+      entity: 'sandbox/postgresql',
+      tool: 'postgresql_release_snapshot',
+      prepare: async (engine) => {
+        const [one = '', two = ''] = await plantBackups(engine, fleet(), 2018, () => 2);
+        for (const id of [one, two]) holdBackup(fleet(), id, 'until the audit is over');
+        return { input: { snapshot_id: one }, other: { snapshot_id: two } };
+      },
+      drift: ({ snapshot_id }) => holdBackup(fleet(), String(snapshot_id), 'for the court'),
     },
   ];
 }

@@ -1,3 +1,5 @@
+import { readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import type { JsonObject } from '../../src/core/json.ts';
 import { isGuarded } from '../../src/core/risk.ts';
 import type { BackupInfo } from '../../src/core/schemas.ts';
@@ -14,8 +16,10 @@ import {
   type GuardedFleet,
   guardedCases,
   newestSnapshot,
+  plantBackups,
   registry,
   type SimulatedFleet,
+  sourceFolder,
 } from './guarded-fleet.ts';
 import { BOSS } from './harness.ts';
 
@@ -401,6 +405,31 @@ const PLAIN: Record<string, Plain[]> = {
       prepare: async (engine, entity) => ({
         snapshot_id: await newestSnapshot(engine, entity),
         target_database: fresh('copy').replaceAll('-', '_'),
+      }),
+    },
+  ],
+  'postgresql/prune-snapshots': [
+    {
+      action: 'prune-snapshots',
+      with: 'of less than half',
+      prepare: async (engine, _entity, fleet) => {
+        // Two of one old day, of which the first goes, and no other that could.
+        const newest = await newestSnapshot(engine, 'sandbox/postgresql');
+        for (const name of readdirSync(join(sourceFolder(fleet), 'backups'))) {
+          if (name !== newest) rmSync(join(sourceFolder(fleet), 'backups', name), { recursive: true });
+        }
+        await plantBackups(engine, fleet, 2019, () => 2);
+        return {};
+      },
+    },
+  ],
+  'postgresql/hold-snapshot': [
+    {
+      action: 'hold-snapshot',
+      with: '',
+      prepare: async (engine, _entity, fleet) => ({
+        snapshot_id: (await plantBackups(engine, fleet, 2017, () => 1))[0],
+        reason: 'before the migration',
       }),
     },
   ],

@@ -11,7 +11,7 @@ import { cleanText } from '../../core/text.ts';
 import { formatDuration } from '../../core/time.ts';
 import { findBinaries } from '../../postgres/binaries.ts';
 import { type Connection, parseConnectionUrl, type Session, withSession } from '../../postgres/connection.ts';
-import { BACKUP_LOCK, preflightBackup, takeLogicalBackup } from '../../postgres/dump.ts';
+import { preflightBackup, takeLogicalBackup } from '../../postgres/dump.ts';
 import { toPostgresError } from '../../postgres/errors.ts';
 import {
   assertLogical,
@@ -36,6 +36,7 @@ import {
   verifyName,
   withOperationLock,
 } from '../../postgres/restore.ts';
+import { UNFINISHED_FOR_MS } from '../../postgres/retention.ts';
 import type { Keys, Sealing } from '../../postgres/seal.ts';
 import { readServer } from '../../postgres/server.ts';
 import { ident } from '../../postgres/sql.ts';
@@ -51,9 +52,10 @@ import {
 import type { Work } from '../../postgres/work.ts';
 import { localStore } from '../../storage/local.ts';
 import type { BackupOptions, BackupType, Host, OwnStep, PostgresEntity, Scope } from './entity.ts';
-import { goodBackups, recoverCommand, toRecoveryPoint, UNFINISHED_FOR_MS, unfinishedPoint } from './map.ts';
+import { goodBackups, recoverCommand, toRecoveryPoint, unfinishedPoint } from './map.ts';
 import { PhysicalBackups } from './physical.ts';
 import { Restorer } from './restore.ts';
+import { assertDeletable, noBackupRuns, Retention } from './retention.ts';
 
 const DEFAULT_LEVEL = 3;
 const DEFAULT_MAX_ROWS = 50_000_000;
@@ -63,12 +65,14 @@ export class PostgresClient implements Host {
   readonly entity: PostgresEntity & EntityBase;
   readonly runtime: Runtime;
   readonly restorer: Restorer;
+  readonly retention: Retention;
   readonly physical: PhysicalBackups;
 
   constructor(entity: PostgresEntity & EntityBase, runtime: Runtime) {
     this.entity = entity;
     this.runtime = runtime;
     this.restorer = new Restorer(this);
+    this.retention = new Retention(this);
     this.physical = new PhysicalBackups(this);
   }
 
@@ -466,7 +470,9 @@ export class PostgresClient implements Host {
     if (!found) return this.#planRemnants(scope, repository, id);
     const { manifest } = found;
     const { database } = manifest.server;
-    const others = goodBackups(await repository.catalogue(), database).filter((other) => other.manifest.id !== id);
+    const catalogue = await repository.catalogue();
+    await assertDeletable(repository, id, catalogue.backups);
+    const others = goodBackups(catalogue, database).filter((other) => other.manifest.id !== id);
     const last = found.damage === undefined && others.length === 0;
     const verified = others.some(({ verifiedAt }) => verifiedAt !== undefined);
     const newer = others.find((other) => other.manifest.snapshot_at > manifest.snapshot_at);
@@ -508,7 +514,7 @@ export class PostgresClient implements Host {
       await repository.get(id);
       throw new HoldfastError('BACKUP_NOT_FOUND', 'there is no such backup');
     }
-    if (isYoung(id, this.runtime.now().getTime()) && !(await this.#noBackupRuns(scope))) {
+    if (isYoung(id, this.runtime.now().getTime()) && !(await noBackupRuns(this, scope.signal))) {
       throw new HoldfastError('INVALID_STATE', 'this backup may still be being written', {
         hint: 'Wait for the operation that makes it, or try again when it is 24 hours old.',
       });
@@ -521,19 +527,10 @@ export class PostgresClient implements Host {
     };
   }
 
-  async #noBackupRuns(scope: Scope): Promise<boolean> {
-    return withSession(await this.connection(), scope.signal, async (session) => {
-      const [row] = await session.query<{ free: boolean }>(
-        'SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS free',
-        [`${BACKUP_LOCK}${this.repository().sourceId}`],
-      );
-      return row?.free === true;
-    }).catch(() => false);
-  }
-
   async remove(id: string): Promise<void> {
     const repository = this.repository();
     if (!(await repository.hasTraces(id))) await repository.get(id);
+    await assertDeletable(repository, id, []);
     this.runtime.assertMayWrite('deleting a backup');
     await repository.remove(id);
   }

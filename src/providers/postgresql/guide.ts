@@ -21,6 +21,7 @@ export const guide: ProviderGuide = {
     'A restore makes a new database and compares it with the inventory that was taken in the same moment as the snapshot; only then is it used.',
     'A restore without target_database replaces the database itself: the present one is snapshotted, renamed and kept, and dropping it is left to you.',
     'A backup that was never restored is a hope: verify-snapshot restores it into a scratch database and compares.',
+    'prune-snapshots keeps the newest backup of each UTC day, week, month and quarter that retention counts, and never deletes the newest, the newest verified, a held or a used one; more than half, or all but one, goes only with a confirmation.',
     'Every snapshot can be restored without Holdfast: age -d, zstd -d, pg_restore; describe-snapshot shows the commands.',
   ],
   limits: [
@@ -43,6 +44,9 @@ export const guide: ProviderGuide = {
     'list-snapshots': [],
     'describe-snapshot': [],
     'delete-snapshot': [],
+    'prune-snapshots': [],
+    'hold-snapshot': [],
+    'release-snapshot': [],
     'verify-snapshot': [CREATE_DATABASES],
     restore: [...RESTORING, READ_ALL_DATA],
     'get-restore-status': [],

@@ -4,9 +4,6 @@ import { cleanText } from '../../core/text.ts';
 import { dataOf, isLogical, type LogicalManifest, type Manifest, timeOfId, typeOf } from '../../postgres/manifest.ts';
 import type { Backup, Catalogue, Repository } from '../../postgres/repository.ts';
 
-/** How long a backup without a manifest may still be one that is being written. */
-export const UNFINISHED_FOR_MS = 24 * 3600 * 1000;
-
 const KINDS = { manual: 'on_demand', safety: 'safety', schedule: 'automated' } as const;
 
 /** Gives a backup as every list shows it. */
@@ -33,6 +30,7 @@ export function toRecoveryPoint(backup: Backup, repository: Repository): z.input
       plain_bytes: dataOf(manifest).plain_bytes,
       verified_at: verifiedAt ?? null,
       ...(damage === undefined ? {} : { damage }),
+      ...(backup.hold === undefined ? {} : { held: cleanText(backup.hold.reason) }),
     },
   };
 }
