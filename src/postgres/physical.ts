@@ -233,19 +233,8 @@ async function write(
   let payload: Copied;
   try {
     payload = await withPrograms(work, connection, async (options) => {
-      const args = [
-        '-Ft',
-        '-X',
-        'fetch',
-        '-c',
-        'fast',
-        '--manifest-checksums=SHA256',
-        '--no-password',
-        `--label=holdfast ${request.id}`,
-      ];
-      if (request.parent !== undefined) {
-        args.push(`--incremental=${await fetchParent(work, request.parent, scratch)}`);
-      }
+      const parent = request.parent && (await fetchParent(work, request.parent, scratch));
+      const args = copyArguments(request.id, parent);
       const copy = { work, request, facts, args, options, scratch };
       return tablespaces.length === 0 ? streamed(copy) : throughDirectory(copy);
     });
@@ -294,6 +283,21 @@ async function write(
   runtime.assertMayWrite('storing the manifest of a backup');
   await repository.commit(manifest);
   return manifest;
+}
+
+/** The arguments of pg_basebackup, but for where it writes; `parent` is a file with the parent's list of files. */
+export function copyArguments(id: string, parent?: string): string[] {
+  return [
+    '-Ft',
+    '-X',
+    'fetch',
+    '-c',
+    'fast',
+    '--manifest-checksums=SHA256',
+    '--no-password',
+    `--label=holdfast ${id}`,
+    ...(parent === undefined ? [] : [`--incremental=${parent}`]),
+  ];
 }
 
 /**

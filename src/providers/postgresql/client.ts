@@ -15,6 +15,7 @@ import { preflightBackup, takeLogicalBackup } from '../../postgres/dump.ts';
 import { toPostgresError } from '../../postgres/errors.ts';
 import {
   assertLogical,
+  isLogical,
   isPhysical,
   type LogicalManifest,
   newBackupId,
@@ -53,7 +54,7 @@ import type { Work } from '../../postgres/work.ts';
 import { localStore } from '../../storage/local.ts';
 import type { BackupOptions, BackupType, Host, OwnStep, PostgresEntity, Scope } from './entity.ts';
 import { goodBackups, recoverCommand, toRecoveryPoint, unfinishedPoint } from './map.ts';
-import { PhysicalBackups } from './physical.ts';
+import { goodPhysical, PhysicalBackups } from './physical.ts';
 import { Restorer } from './restore.ts';
 import { assertDeletable, noBackupRuns, Retention } from './retention.ts';
 
@@ -176,7 +177,9 @@ export class PostgresClient implements Host {
         `The server did not answer (${error.code}: ${error.message}). What follows is from the storage alone.`,
       );
     }
-    const good = goodBackups(catalogue, database);
+    const good = [...goodBackups(catalogue, database), ...goodPhysical(catalogue)].sort((a, b) =>
+      b.manifest.snapshot_at.localeCompare(a.manifest.snapshot_at),
+    );
     const newest = good[0];
     const now = this.runtime.now().getTime();
     if (newest === undefined) warnings.push('There is no restorable backup. Make one with create-snapshot.');
@@ -221,6 +224,7 @@ export class PostgresClient implements Host {
         ),
         verified_at: good.find(({ verifiedAt }) => verifiedAt !== undefined)?.verifiedAt ?? null,
         deep_verification: this.#scratchRule(),
+        newest_physical: good.find(isPhysical)?.manifest.id ?? null,
       },
     };
   }
@@ -262,10 +266,14 @@ export class PostgresClient implements Host {
 
   async list(limit: number, cursor: string | undefined): Promise<z.input<typeof SnapshotList>> {
     const repository = this.repository();
-    const { backups, unfinished, unreadable } = await repository.catalogue();
+    const catalogue = await repository.catalogue();
+    const { backups, unfinished, unreadable } = catalogue;
     const now = this.runtime.now().getTime();
+    const whole = new Set(goodPhysical(catalogue).map(({ manifest }) => manifest.id));
     const points = [
-      ...backups.map((backup) => toRecoveryPoint(backup, repository)),
+      ...backups.map((backup) =>
+        toRecoveryPoint(backup, repository, isLogical(backup) || whole.has(backup.manifest.id)),
+      ),
       ...unfinished.map((found) =>
         unfinishedPoint(found.id, isYoung(found.id, now) ? 'creating' : 'failed', found.size_bytes),
       ),
@@ -294,7 +302,12 @@ export class PostgresClient implements Host {
     const repository = this.repository();
     const backup = await repository.get(id);
     const { manifest, verifications } = backup;
-    const point = toRecoveryPoint(backup, repository);
+    const chain = isPhysical(backup) ? await this.physical.chain(backup) : [];
+    const point = toRecoveryPoint(
+      backup,
+      repository,
+      isLogical(backup) || (chain?.every(({ damage }) => !damage) ?? false),
+    );
     return {
       ...point,
       provider: {
@@ -324,7 +337,15 @@ export class PostgresClient implements Host {
           duration_ms,
           ...(problem === undefined ? {} : { problem: cleanText(problem) }),
         })),
-        without_holdfast: recoverCommand(manifest),
+        ...(manifest.kind === 'physical' ? { wal: manifest.wal, tablespaces: manifest.tablespaces?.length ?? 0 } : {}),
+        ...(chain && chain.length > 1 ? { rests_on: chain.slice(0, -1).map((part) => part.manifest.id) } : {}),
+        without_holdfast:
+          chain === undefined
+            ? 'not possible: a backup that this one rests on is missing'
+            : recoverCommand(
+                manifest,
+                chain.map((part) => part.manifest),
+              ),
       },
     };
   }
@@ -472,18 +493,27 @@ export class PostgresClient implements Host {
     const { database } = manifest.server;
     const catalogue = await repository.catalogue();
     await assertDeletable(repository, id, catalogue.backups);
-    const others = goodBackups(catalogue, database).filter((other) => other.manifest.id !== id);
-    const last = found.damage === undefined && others.length === 0;
+    // A dump and a copy of the server each stand for their own kind, and either brings the data back.
+    const kind: readonly Backup[] = isPhysical(found) ? goodPhysical(catalogue) : goodBackups(catalogue, database);
+    const others = kind.filter((other) => other.manifest.id !== id);
+    const either = [...goodBackups(catalogue, database), ...goodPhysical(catalogue)];
+    const last = found.damage === undefined && either.every((other) => other.manifest.id === id);
     const verified = others.some(({ verifiedAt }) => verifiedAt !== undefined);
     const newer = others.find((other) => other.manifest.snapshot_at > manifest.snapshot_at);
     const warnings: string[] = [];
     if (last) warnings.push('This is the last restorable backup of this database in this storage.');
     if (!last && found.verifiedAt !== undefined && !verified)
       warnings.push('No other backup has been verified by a restore.');
+    if (!last && others.length === 0) {
+      warnings.push(
+        `This is the last restorable ${isPhysical(found) ? 'physical' : 'logical'} backup in this storage.`,
+      );
+    }
+    if (isPhysical(found)) warnings.push(...(await this.physical.warningsFor(found, catalogue)));
     if (manifest.trigger === 'safety') warnings.push('This is a safety backup: it is the way back from a restore.');
     return {
       target: id,
-      loses: `the state of '${cleanText(database, 70)}' at ${manifest.snapshot_at}${found.damage === undefined ? '' : ', which is damaged'}`,
+      loses: `the state of ${isPhysical(found) ? 'the whole server' : `'${cleanText(database, 70)}'`} at ${manifest.snapshot_at}${found.damage === undefined ? '' : ', which is damaged'}`,
       blast_radius: {
         stored_bytes: manifest.payload.reduce((sum, { bytes }) => sum + bytes, 0),
         other_restorable: others.length,

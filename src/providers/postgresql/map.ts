@@ -1,13 +1,26 @@
 import type { z } from 'zod';
 import type { RecoveryPoint } from '../../core/schemas.ts';
 import { cleanText } from '../../core/text.ts';
-import { dataOf, isLogical, type LogicalManifest, type Manifest, timeOfId, typeOf } from '../../postgres/manifest.ts';
+import {
+  dataOf,
+  isLogical,
+  type LogicalManifest,
+  type Manifest,
+  type PhysicalManifest,
+  timeOfId,
+  typeOf,
+} from '../../postgres/manifest.ts';
 import type { Backup, Catalogue, Repository } from '../../postgres/repository.ts';
 
 const KINDS = { manual: 'on_demand', safety: 'safety', schedule: 'automated' } as const;
 
 /** Gives a backup as every list shows it. */
-export function toRecoveryPoint(backup: Backup, repository: Repository): z.input<typeof RecoveryPoint> {
+export function toRecoveryPoint(
+  backup: Backup,
+  repository: Repository,
+  /** False for an incremental backup that lacks one of those that it rests on. */
+  isWhole = true,
+): z.input<typeof RecoveryPoint> {
   const { manifest, damage, verifiedAt } = backup;
   const text = [manifest.label, manifest.description].filter((part) => part !== undefined).join(': ');
   return {
@@ -19,7 +32,7 @@ export function toRecoveryPoint(backup: Backup, repository: Repository): z.input
     size_bytes: manifest.payload.reduce((sum, { bytes }) => sum + bytes, 0),
     encrypted: manifest.encryption.scheme === 'age',
     location: cleanText(`${repository.store.location}/${repository.key(manifest.id, '')}`, 400),
-    restorable: damage === undefined,
+    restorable: damage === undefined && isWhole,
     ...(text === '' ? {} : { description: cleanText(text) }),
     provider: {
       type: typeOf(manifest),
@@ -52,14 +65,55 @@ export function unfinishedPoint(
   };
 }
 
-/** Writes how to restore a backup with the stock commands alone. */
-export function recoverCommand(manifest: Manifest): string {
+/**
+ * Writes how to restore a backup with the stock commands alone, in its folder; `chain` is what an incremental one is put
+ * together from, the full one first.
+ */
+export function recoverCommand(manifest: Manifest, chain: readonly PhysicalManifest[] = []): string {
+  if (manifest.kind !== 'physical') return `${openCommand(manifest, '')} | pg_restore --no-owner -d NEW_DATABASE`;
+  return copyCommands(manifest, chain).join(' && ');
+}
+
+function openCommand(manifest: Manifest, folder: string): string {
   const { name, encoding } = dataOf(manifest);
-  const open = encoding.includes('age')
-    ? `age -d ${manifest.encryption.passphrase ? '' : '-i KEY_FILE '}${name} | zstd -d`
-    : `zstd -dc ${name}`;
-  if (manifest.kind === 'physical') return `${open} | tar -x -C NEW_DATA_DIRECTORY`;
-  return `${open} | pg_restore --no-owner -d NEW_DATABASE`;
+  return encoding.includes('age')
+    ? `age -d ${manifest.encryption.passphrase ? '' : '-i KEY_FILE '}${folder}${name} | zstd -d`
+    : `zstd -dc ${folder}${name}`;
+}
+
+function copyCommands(manifest: PhysicalManifest, chain: readonly PhysicalManifest[]): string[] {
+  const commands: string[] = [];
+  const combined = chain.length > 1;
+  for (const part of combined ? chain : [manifest]) {
+    const data = combined ? `PARTS/${part.id}` : 'NEW_DATA_DIRECTORY';
+    const spaces = part.tablespaces ?? [];
+    const open = openCommand(part, combined ? `../${part.id}/` : '');
+    commands.push(`mkdir -p -m 700 ${data}`);
+    if (spaces.length === 0) commands.push(`${open} | tar -x -C ${data}`);
+    else {
+      commands.push('mkdir -p TARS', `${open} | tar -x -C TARS`, `tar -x -f TARS/base.tar -C ${data}`);
+      commands.push(`cp TARS/backup_manifest ${data}/`);
+      for (const { oid } of spaces) {
+        const place = combined ? `$PWD/PARTS/${part.id}-${oid}` : `NEW_TABLESPACES/${oid}`;
+        commands.push(`mkdir -p -m 700 ${place}`, `tar -x -f TARS/${oid}.tar -C ${place}`);
+        commands.push(`ln -sfn ${place} ${data}/pg_tblspc/${oid}`);
+      }
+    }
+  }
+  if (combined) {
+    const moved = (manifest.tablespaces ?? []).map(
+      ({ oid }) => ` -T $PWD/PARTS/${manifest.id}-${oid}=NEW_TABLESPACES/${oid}`,
+    );
+    const parts = chain.map(({ id }) => `PARTS/${id}`).join(' ');
+    commands.push(`pg_combinebackup${moved.join('')} -o NEW_DATA_DIRECTORY ${parts}`);
+  }
+  commands.push('pg_verifybackup NEW_DATA_DIRECTORY');
+  // As it came, the map leads to the files that the source works on, and the copy of a standby follows its primary.
+  const lines = (manifest.tablespaces ?? []).map(({ oid }) => `${oid} NEW_TABLESPACES/${oid}\\n`);
+  if (lines.length > 0) commands.push(`printf '${lines.join('')}' > NEW_DATA_DIRECTORY/tablespace_map`);
+  commands.push('rm -f NEW_DATA_DIRECTORY/standby.signal NEW_DATA_DIRECTORY/recovery.signal');
+  commands.push("pg_ctl start -D NEW_DATA_DIRECTORY -o '-c archive_mode=off -c port=FREE_PORT'");
+  return commands;
 }
 
 /** Dumps that can be restored, of one database where it is known, newest first. */

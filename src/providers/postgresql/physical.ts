@@ -19,6 +19,7 @@ import { assertRoom, backupScratch, preflightPhysical, takePhysicalBackup } from
 import type { Backup, Catalogue } from '../../postgres/repository.ts';
 import { shortId } from '../../postgres/restore.ts';
 import { checkStored, verifyBackup } from '../../postgres/verify.ts';
+import { WalArchive } from '../../postgres/wal-archive.ts';
 import type { Work } from '../../postgres/work.ts';
 import type { BackupOptions, Host, OwnStep, PhysicalType, Scope } from './entity.ts';
 
@@ -113,7 +114,7 @@ export class PhysicalBackups {
 
   async planVerify(backup: Physical, level: VerifyLevel): Promise<PlanDraft> {
     const { manifest } = backup;
-    const chain = level === 'stored' ? [manifest] : await this.#chain(backup);
+    const chain = level === 'stored' ? [manifest] : await this.#manifests(backup);
     if (level === 'restored') await findServerOf(majorOf(manifest), this.#host.entity.bin_dir);
     const where = level === 'stored' ? undefined : await this.scratch();
     if (where !== undefined) await assertRoom(where, roomFor(chain), 'A physical backup is unpacked there.');
@@ -132,7 +133,7 @@ export class PhysicalBackups {
     const { manifest } = backup;
     if (level === 'stored') return verifyBackup(work, backup, level, {}, () => checkStored(work, manifest));
     const { bin_dir } = this.#host.entity;
-    const chain = await this.#chain(backup);
+    const chain = await this.#manifests(backup);
     const tools = { pg_verifybackup: (await verifierOf(manifest, bin_dir)).version };
     const directory = join(await this.scratch(), `holdfast-verify-${shortId(step.operationId)}`);
     await step.checkpoint({ copy: directory });
@@ -161,11 +162,29 @@ export class PhysicalBackups {
     await rm(directory, { recursive: true, force: true, maxRetries: 5 });
   }
 
-  /** The manifests that a backup is put together from, the full one first. */
-  async #chain({ manifest }: Physical): Promise<PhysicalManifest[]> {
-    if (manifest.parent_id === undefined) return [manifest];
-    const { backups } = await this.#host.repository().catalogue();
-    const chain = chainOf(manifest, physicalOf(backups));
+  /** What a backup is put together from, the full one first; undefined where one of them is missing. */
+  async chain(backup: Physical): Promise<Physical[] | undefined> {
+    if (backup.manifest.parent_id === undefined) return [backup];
+    return chainOf(backup.manifest, physicalOf((await this.#host.repository().catalogue()).backups));
+  }
+
+  /** What deleting a physical backup takes away besides its own moment: it is where recoveries to later moments begin. */
+  async warningsFor({ manifest }: Physical, catalogue: Catalogue): Promise<string[]> {
+    const archive = new WalArchive(this.#host.repository(), this.#host.runtime);
+    if ((await archive.source()) === undefined) return [];
+    const others = goodPhysical(catalogue).filter((other) => other.manifest.id !== manifest.id);
+    const older = others.find((other) => other.manifest.snapshot_at < manifest.snapshot_at);
+    if (older) return [`Recoveries to moments after it begin at ${older.manifest.id} then, and take longer.`];
+    const next = others.at(-1);
+    return [
+      next === undefined
+        ? 'Write-ahead log is archived, and without this backup no moment can be recovered to.'
+        : `Recovery to any moment before ${next.manifest.snapshot_at} becomes impossible: the write-ahead log until then begins at this backup.`,
+    ];
+  }
+
+  async #manifests(backup: Physical): Promise<PhysicalManifest[]> {
+    const chain = await this.chain(backup);
     if (chain) return chain.map((part) => part.manifest);
     throw new HoldfastError('INTEGRITY_FAILED', 'a backup that this incremental one rests on is not in the storage', {
       hint: 'Without it this backup cannot be restored. Use a full backup: list-snapshots shows them.',
