@@ -5,6 +5,7 @@ import { compareFacts, type Plan } from '../src/core/plan.ts';
 import type { PolicyConfig } from '../src/core/policy.ts';
 import type { Principal } from '../src/core/principal.ts';
 import { hasFloor, isGuarded, RISKS } from '../src/core/risk.ts';
+import { isSchedule } from '../src/core/schedule.ts';
 import type { ConfirmationRecord, ConfirmationState, Requirement, StateStore } from '../src/core/state.ts';
 import type { AuditTrail } from './audit.ts';
 import { decide, type PolicyVerdict } from './policy.ts';
@@ -114,6 +115,7 @@ export class Guard {
       await this.#refuseSpent(request);
       return { decision: 'allow', rule: verdict.rule, confirmationId: undefined };
     }
+    if (isSchedule(request.principal.id)) throw unattended(request);
     if (request.token === undefined && request.confirmationId === undefined) {
       throw await this.#ask(request, verdict, 'CONFIRMATION_REQUIRED', `${describeRisk(risk)} needs confirmation`);
     }
@@ -408,6 +410,18 @@ export class Guard {
 
 function approveWith(record: { code: string; require: Requirement }): string {
   return record.require === 'token' ? 'the token itself' : `holdfast approve ${record.code}`;
+}
+
+/** A schedule asks when nobody is there: its call ends here, and no confirmation lies in wait for whoever approves it. */
+function unattended({ plan, entity, actionName }: AdmissionRequest): HoldfastError {
+  return new HoldfastError(
+    'CONFIRMATION_REQUIRED',
+    `${describeRisk(plan.risk)} needs confirmation; a schedule has none`,
+    {
+      details: { plan: plan as unknown as JsonObject },
+      hint: `Nothing was run. Look at the plan and make the call yourself, ${entity}/${actionName}; it then asks for a confirmation.`,
+    },
+  );
 }
 
 function describeRisk(risk: string): string {

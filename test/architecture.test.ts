@@ -14,8 +14,13 @@ const LAYERS: readonly { readonly layer: string; readonly may: readonly string[]
   { layer: 'src/simulators/', may: ['src/core/'] },
   { layer: 'src/state/', may: ['src/core/'] },
   { layer: 'guards/', may: ['src/core/'] },
-  { layer: 'src/config/', may: ['src/core/', 'src/resilience/'] },
-  { layer: 'src/storage/', may: ['src/core/', 'src/resilience/'] },
+  // The schema of a store belongs to the stores; what a file may say of them is the same everywhere.
+  { layer: 'src/config/', may: ['src/core/', 'src/resilience/', 'src/storage/config.ts'] },
+  // Stores of a cloud take its credentials as its databases do.
+  {
+    layer: 'src/storage/',
+    may: ['src/core/', 'src/resilience/', 'src/providers/*.ts', 'src/config/values.ts'],
+  },
   { layer: 'src/postgres/', may: ['src/core/', 'src/resilience/', 'src/storage/'] },
   {
     layer: 'src/providers/postgresql/',
@@ -30,6 +35,7 @@ const LAYERS: readonly { readonly layer: string; readonly may: readonly string[]
     layer: 'src/engine/',
     may: ['src/core/', 'src/config/', 'src/observability/', 'src/resilience/', 'src/state/', 'tools/', 'guards/'],
   },
+  { layer: 'src/schedule/', may: ['src/core/', 'src/config/', 'src/engine/'] },
   // What serves agents knows nothing of the terminal.
   { layer: 'src/surfaces/mcp/', may: ['src/core/', 'src/engine/', 'src/surfaces/*.ts'] },
   { layer: 'src/surfaces/', may: ['src/core/', 'src/engine/'] },

@@ -2,7 +2,16 @@ import { z } from 'zod';
 import { defineAction } from '../src/core/action.ts';
 import type { JsonObject } from '../src/core/json.ts';
 import type { Step } from '../src/core/operation.ts';
-import { BackupInfo, ListInput, RecoveryPoint, RestoreJob, SnapshotList, Timestamp } from '../src/core/schemas.ts';
+import type { Plan } from '../src/core/plan.ts';
+import {
+  BackupInfo,
+  InstantInput,
+  ListInput,
+  RecoveryPoint,
+  RestoreJob,
+  SnapshotList,
+  Timestamp,
+} from '../src/core/schemas.ts';
 import type { PostgresClient } from '../src/providers/postgresql/client.ts';
 import { BACKUP_TYPES, type PostgresEntity } from '../src/providers/postgresql/entity.ts';
 import { postgresql } from '../src/providers/postgresql/provider.ts';
@@ -63,7 +72,7 @@ export const createSnapshot = defineAction({
       kind: 'mutate',
       run: (step) =>
         step.client.takeBackup(step, {
-          trigger: 'manual',
+          trigger: step.scheduled === true ? 'schedule' : 'manual',
           type: input.type,
           label: input.label,
           description: input.description,
@@ -169,31 +178,77 @@ export const verifySnapshot = defineAction({
 });
 
 const RestoreInput = z.object({
-  snapshot_id: SnapshotId,
+  snapshot_id: SnapshotId.optional(),
   target_database: z.string().min(1).max(63).optional().describe('A new name; left out or existing: replaced, guarded'),
   no_owner: z.boolean().optional().describe('Leave out owners and grants'),
   safety_snapshot: z.boolean().optional(),
+  target_directory: z.string().max(1000).optional().describe('New data directory, absolute: recovers the whole server'),
+  restore_timestamp: InstantInput.optional(),
+  lsn: z.string().max(20).optional(),
+  restore_point: z.string().max(63).optional(),
+  use_latest: z.boolean().optional(),
+  timeline: z.number().int().min(1).optional(),
+  tablespace_map: z.record(z.string(), z.string().max(1000)).optional().describe('oid: new directory'),
+  keep_failed: z.boolean().optional(),
 });
 type RestoreInput = z.output<typeof RestoreInput>;
 
 const Restored = z.object({
   job_id: z.string(),
-  database: z.string(),
   snapshot_id: z.string(),
-  tables: z.number(),
-  rows: z.number(),
+  database: z.string().optional(),
+  tables: z.number().optional(),
+  rows: z.number().optional(),
   /** Where the data from before the restore are kept. */
   kept_as: z.string().optional(),
   drop_kept_with: z.string().optional(),
   safety_snapshot_id: z.string().optional(),
+  directory: z.string().optional(),
+  /** What the recovery came to: a timeline of its own, the last record and the last transaction that it replayed. */
+  reached: z
+    .object({ timeline: z.number(), lsn: z.string().optional(), last_transaction_at: Timestamp.optional() })
+    .optional(),
+  databases: z.array(z.object({ name: z.string(), size_bytes: z.number() })).optional(),
+  /** Seconds of each phase. */
+  phases: z.record(z.string(), z.number()).optional(),
+  /** How a person puts the directory in the place of the live one. */
+  steps: z.array(z.string()).optional(),
 });
+
+/** The steps of a restore into a data directory. */
+function directorySteps(plan: Plan): OwnStep<RestoreInput>[] {
+  return [
+    {
+      name: 'unpack',
+      title: 'Unpacking and verifying the base backup',
+      kind: 'mutate',
+      run: (step) => step.client.directories.unpack(step, plan),
+      recover: (step) => step.client.directories.recoverUnpack(step, plan),
+      abandon: (step) => step.client.directories.abandon(step, plan),
+    },
+    {
+      name: 'recover',
+      title: 'Replaying the write-ahead log',
+      kind: 'mutate',
+      run: (step) => step.client.directories.recover(step, plan),
+      recover: (step) => step.client.directories.recoverStep(step, plan),
+    },
+    {
+      name: 'check',
+      title: 'Starting the recovered directory and looking at it',
+      kind: 'mutate',
+      run: (step) => step.client.directories.check(step, plan),
+      recover: (step) => step.client.directories.recoverStep(step, plan),
+    },
+  ];
+}
 
 export const restore = defineAction({
   provider: postgresql,
   name: 'restore',
   title: 'Restore a PostgreSQL backup',
   summary:
-    'Restores into a new database and compares it; without a new name it then replaces the database, keeping the old one.',
+    'Restores into a new database, compared; without a name replaces the database, keeping the old. target_directory: the server, to a moment.',
   risk: 'create',
   upTo: 'overwrite',
   input: RestoreInput,
@@ -209,40 +264,47 @@ export const restore = defineAction({
     'RESOURCE_EXISTS',
     'CANCELLED',
   ],
-  source: 'pg_restore into a new database; ALTER DATABASE RENAME in one transaction',
+  source: 'pg_restore into a new database; ALTER DATABASE RENAME in one transaction; recovery_target_*',
   example: { snapshot_id: '$newest', target_database: 'restored' },
-  plan: (context, input) => context.client.restorer.plan(context, input),
-  steps: (_input, plan): OwnStep<RestoreInput>[] => [
-    {
-      name: 'restore',
-      title: 'Restoring into a temporary database',
-      kind: 'mutate',
-      run: (step) => step.client.restorer.restore(step, plan),
-      recover: (step) => step.client.restorer.recoverRestore(step),
-      abandon: (step) => step.client.restorer.abandon(step, plan),
-    },
-    {
-      name: 'compare',
-      title: 'Comparing it with the inventory of the backup',
-      kind: 'mutate',
-      run: (step) => step.client.restorer.compare(step, plan),
-      recover: (step) => step.client.restorer.recoverCompare(),
-    },
-    {
-      name: 'swap',
-      title: 'Giving it its name',
-      kind: 'mutate',
-      run: (step) => step.client.restorer.swap(step, plan),
-      recover: (step) => step.client.restorer.recoverSwap(step, plan),
-    },
-  ],
+  plan: (context, input) =>
+    context.client.directories.wants(input)
+      ? context.client.directories.plan(context, input)
+      : context.client.restorer.plan(context, input),
+  steps: (_input, plan): OwnStep<RestoreInput>[] => {
+    if (plan.facts.target['directory'] !== undefined) return directorySteps(plan);
+    return [
+      {
+        name: 'restore',
+        title: 'Restoring into a temporary database',
+        kind: 'mutate',
+        run: (step) => step.client.restorer.restore(step, plan),
+        recover: (step) => step.client.restorer.recoverRestore(step),
+        abandon: (step) => step.client.restorer.abandon(step, plan),
+      },
+      {
+        name: 'compare',
+        title: 'Comparing it with the inventory of the backup',
+        kind: 'mutate',
+        run: (step) => step.client.restorer.compare(step, plan),
+        recover: (step) => step.client.restorer.recoverCompare(),
+      },
+      {
+        name: 'swap',
+        title: 'Giving it its name',
+        kind: 'mutate',
+        run: (step) => step.client.restorer.swap(step, plan),
+        recover: (step) => step.client.restorer.recoverSwap(step, plan),
+      },
+    ];
+  },
   safety: {
     steps: (): OwnStep<RestoreInput>[] => [
       {
         name: 'safety-snapshot',
         title: 'Backing up the database that will be replaced',
         kind: 'mutate',
-        run: (step) => step.client.takeSafetyBackup(step, step.input),
+        run: (step) =>
+          step.client.takeSafetyBackup(step, { ...step.input, snapshot_id: String(step.input.snapshot_id) }),
         recover: (step) => step.client.recoverBackup(step),
       },
       {
@@ -260,6 +322,7 @@ export const restore = defineAction({
     },
   },
   result(results) {
+    if (results['check'] !== undefined) return results['check'] as z.input<typeof Restored>;
     const { tables, rows } = results['compare'] ?? {};
     return {
       ...results['swap'],

@@ -5,6 +5,7 @@ import type { EntityType } from '../core/provider.ts';
 import { isSecretName } from '../core/secret-name.ts';
 import { type LocalFault, secretFault, unknownKey } from './faults.ts';
 import type { Environment } from './references.ts';
+import { readSchedules } from './schedules.ts';
 import { childSchema, knownKeys } from './schema-walk.ts';
 import { EntityBaseInput } from './sections.ts';
 import type { Position } from './source.ts';
@@ -31,6 +32,8 @@ export interface EntityDeclaration {
   /** Whether something is read at first use only. */
   readonly deferred: boolean;
   readonly at: Position;
+  /** The place of a part of it; there only where something is checked after the file was read. */
+  readonly place?: ((path: readonly PropertyKey[], onKey?: boolean) => Position) | undefined;
   readonly parameters: Written<Record<string, unknown>>;
   readonly common: Written<CommonFields>;
 }
@@ -99,6 +102,7 @@ export function declareEntity(
 
   const references = [...inCommon.written.references, ...inParameters.written.references];
   const literal = inCommon.written.parsed ?? LiteralFields.safeParse(inCommon.written.value).data;
+  const schedules = readSchedules(literal?.schedules ?? [], known.type);
   const base: EntityBase = {
     key,
     namespace,
@@ -107,6 +111,7 @@ export function declareEntity(
     provider: known.provider,
     labels: literal?.labels ?? {},
     objectives: literal?.objectives ?? {},
+    ...(schedules.length === 0 ? {} : { schedules }),
     ...(inCommon.written.parsed?.endpoint === undefined ? {} : { endpoint: inCommon.written.parsed.endpoint }),
     ...(inParameters.written.parsed === undefined ? {} : { parameters: inParameters.written.parsed }),
   };

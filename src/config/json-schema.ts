@@ -1,9 +1,11 @@
 import { z } from 'zod';
 import { isObject, type JsonObject, type JsonValue } from '../core/json.ts';
+import { StorageConfig } from '../storage/config.ts';
 import { type EntityTypes, GUIDE_BLOCKS, takesStore } from './entities.ts';
 import { GuardInput } from './guard-schema.ts';
+import { SchedulesInput } from './schedules.ts';
 import { secrecyOf } from './schema-walk.ts';
-import { AlertsInput, EntityBaseInput, ServerInput, StorageConfig } from './sections.ts';
+import { AlertsInput, EntityBaseInput, ServerInput } from './sections.ts';
 
 const SECRET = { $ref: '#/$defs/secret' };
 const REFERENCE = { $ref: '#/$defs/reference' };
@@ -12,7 +14,7 @@ const NAME = '^[a-z0-9][a-z0-9._-]{0,99}$';
 /** Makes the JSON Schema (draft 2020-12) of a whole entities file, for editors. */
 export function configJsonSchema(entityTypes: EntityTypes): JsonObject {
   const types = Object.entries(entityTypes);
-  const common = propertiesOf(entityPart(EntityBaseInput));
+  const common = propertiesOf(entityPart(EntityBaseInput.omit({ schedules: true })));
   return {
     $schema: 'https://json-schema.org/draft/2020-12/schema',
     title: 'Holdfast entities file',
@@ -47,6 +49,7 @@ export function configJsonSchema(entityTypes: EntityTypes): JsonObject {
         description: 'A value read at first use: ${env:NAME}, ${env:NAME:-default} or ${file:/path}.',
       },
       store: entityPart(StorageConfig),
+      schedules: { description: 'Calls that the clock makes.', ...toSchema(SchedulesInput) },
       entity: {
         type: 'object',
         properties: {
@@ -75,6 +78,7 @@ export function configJsonSchema(entityTypes: EntityTypes): JsonObject {
                   ]),
                 ),
                 ...common,
+                schedules: { $ref: '#/$defs/schedules' },
                 ...propertiesOf(own),
               },
               additionalProperties: false,

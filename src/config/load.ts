@@ -5,6 +5,7 @@ import { HoldfastError } from '../core/errors.ts';
 import { isObject } from '../core/json.ts';
 import { DEFAULT_POLICY, type PolicyConfig } from '../core/policy.ts';
 import { didYouMean } from '../core/text.ts';
+import { StorageConfig } from '../storage/config.ts';
 import {
   declareEntity,
   type EntityDeclaration,
@@ -17,14 +18,7 @@ import { expandGlob, isGlob, matchesWildcards } from './glob.ts';
 import { GuardSection, normaliseSection } from './guard-schema.ts';
 import { type Environment, parseReferences } from './references.ts';
 import { walkWritten } from './schema-walk.ts';
-import {
-  type AlertsConfig,
-  AlertsSection,
-  type ServerConfig,
-  ServerSection,
-  StorageConfig,
-  TOKEN_COMMAND,
-} from './sections.ts';
+import { type AlertsConfig, AlertsSection, type ServerConfig, ServerSection, TOKEN_COMMAND } from './sections.ts';
 import { type Position, parseSource, readText, type SourceDocument } from './source.ts';
 import { inspectWritten, type LocatedReference, resolveWritten, type Written } from './written.ts';
 
@@ -83,12 +77,18 @@ export function loadConfig(options: LoadOptions & { strict: false }): ConfigRepo
 export function loadConfig(options: LoadOptions & { strict?: true | undefined }): Config;
 export function loadConfig(options: LoadOptions & { strict?: boolean | undefined }): ConfigReport {
   const report = read(options);
-  const [first, ...more] = report.faults;
-  if (options.strict === false || first === undefined) return report;
+  if (options.strict !== false) assertSound(report.faults);
+  return report;
+}
+
+/** @throws {HoldfastError} CONFIG_INVALID naming the first fault, with all of them in `details.faults` */
+export function assertSound(faults: readonly ConfigFault[]): void {
+  const [first, ...more] = faults;
+  if (first === undefined) return;
   const others = more.length === 0 ? '' : ` (and ${more.length} more ${more.length === 1 ? 'fault' : 'faults'})`;
   throw new HoldfastError('CONFIG_INVALID', `${faultText(first)}${others}`, {
     hint: first.suggestion ?? 'Correct the entities file; holdfast check shows every fault.',
-    details: { faults: report.faults.map((fault) => ({ ...fault })) },
+    details: { faults: faults.map((fault) => ({ ...fault })) },
   });
 }
 
@@ -389,7 +389,9 @@ function declare(state: State, found: FoundEntity): EntityDeclaration | undefine
   const written = store === undefined ? value : { ...value, storage: store };
   const { declaration, faults } = declareEntity({ ...found, baseDirectory: state.baseDirectory }, written, known);
   for (const fault of faults) addFault(state, document, fault, [name], `${namespace}/${name}`);
-  return faults.length === 0 ? declaration : undefined;
+  if (faults.length > 0) return undefined;
+  if (declaration.base.schedules === undefined) return declaration;
+  return { ...declaration, place: (path, onKey) => document.at([found.name, ...path], onKey) };
 }
 
 /** The store of the section `storage` that an entity means: by its name, or the one called default where it names none. */

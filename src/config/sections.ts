@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { SecretReference } from '../core/schemas.ts';
+import { SchedulesInput } from './schedules.ts';
 import { duration, isLoopback, Origin } from './values.ts';
 
 // server -------------------------------------------------------------------------------------------------------------
@@ -36,6 +37,10 @@ export const ServerInput = z.strictObject({
   tokens: z.array(BearerToken).default([]),
   max_sessions: z.number().int().min(1).max(100_000).optional(),
   session_idle: duration({ least: 10, most: 604_800 }).optional().describe('How long a session may be idle: 30m.'),
+  schedules: z
+    .union([z.boolean(), z.enum(['on', 'off'])])
+    .default('on')
+    .describe('Whether this server runs what entities schedule; off where another one does.'),
 });
 
 /** The `server:` section of a file: how Holdfast listens. */
@@ -63,47 +68,12 @@ export const ServerSection = ServerInput.superRefine((server, context) => {
       seen.add(token[key]);
     });
   }
-}).transform(({ session_idle, ...server }) => ({ ...server, session_idle_seconds: session_idle }));
+}).transform(({ session_idle, schedules, ...server }) => ({
+  ...server,
+  session_idle_seconds: session_idle,
+  schedules: schedules !== false && schedules !== 'off',
+}));
 export type ServerConfig = z.output<typeof ServerSection>;
-
-// storage ------------------------------------------------------------------------------------------------------------
-
-const prefix = z
-  .string()
-  .regex(/^(?!\/)(?!.*(?:^|\/)\.\.?(?:\/|$)).*$/, 'a folder inside the store, without a leading slash and without ..')
-  .optional();
-
-/** One place where backups of Holdfast's own PostgreSQL engine are kept. */
-export const StorageConfig = z.discriminatedUnion('type', [
-  z.strictObject({ type: z.literal('local'), path: z.string().min(1) }),
-  z.strictObject({
-    type: z.literal('s3'),
-    bucket: z.string().min(1),
-    prefix,
-    region: z.string().min(1).optional(),
-    endpoint: Origin.optional(),
-    force_path_style: z.boolean().optional(),
-    access_key_id: SecretReference.optional(),
-    secret_access_key: SecretReference.optional(),
-  }),
-  z.strictObject({
-    type: z.literal('gcs'),
-    bucket: z.string().min(1),
-    prefix,
-    endpoint: Origin.optional(),
-    key: SecretReference.optional().describe('A service account key; without it the default credentials.'),
-  }),
-  z.strictObject({
-    type: z.literal('azure-blob'),
-    account: z.string().min(1),
-    container: z.string().min(1),
-    prefix,
-    endpoint: Origin.optional(),
-    account_key: SecretReference.optional(),
-    sas_token: SecretReference.optional(),
-  }),
-]);
-export type StorageConfig = z.output<typeof StorageConfig>;
 
 // alerts -------------------------------------------------------------------------------------------------------------
 
@@ -178,5 +148,6 @@ export const EntityBaseInput = z.object({
       drill_every: duration().optional().describe('How often a restore is rehearsed: 90d.'),
     })
     .default({}),
+  schedules: SchedulesInput.optional().describe('Calls that the clock makes, while holdfast serve runs.'),
   endpoint: Origin.optional().describe('Where requests go instead of the provider: a private endpoint or an emulator.'),
 });

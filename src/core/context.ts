@@ -1,4 +1,5 @@
 import type { Runtime } from './runtime.ts';
+import type { Schedule } from './schedule.ts';
 
 /** What every configured database has, whatever its type. */
 export interface EntityBase {
@@ -14,6 +15,8 @@ export interface EntityBase {
   readonly objectives: { rpo?: number; rto?: number; min_retention?: number; drill_every?: number };
   /** Where to send requests instead of the provider's own host; an origin, `http://127.0.0.1:9000`. */
   readonly endpoint?: string | undefined;
+  /** What the clock calls; absent where nothing is declared. */
+  readonly schedules?: readonly Schedule[] | undefined;
   /**
    * The parameters as the entity type's schema parsed them. A parameter that shares its name with a field above, `name`
    * or `provider`, is found here only: the field holds Holdfast's own value. Absent only where nothing was parsed.

@@ -21,6 +21,8 @@ export type Recovery =
 export interface StepContext<Client, Entity, Input> extends ProviderContext<Client, Entity> {
   readonly input: Input;
   readonly operationId: string;
+  /** Whether the clock made the call and no caller. */
+  readonly scheduled?: boolean;
   /** Stays the same when the step is looked at again after a crash; use it as client token, name or label where one fits. */
   readonly idempotencyKey: string;
   /** What `checkpoint` last stored for this step; undefined at its first run. */

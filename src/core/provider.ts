@@ -37,6 +37,8 @@ export interface EntityType<Schema extends z.ZodObject = z.ZodObject> {
   readonly example: JsonObject;
   /** The parameters of this type's entity in the sandbox; `endpoint` is added. Absent: not in the sandbox. */
   readonly sandbox?: { readonly name: string; readonly parameters: JsonObject };
+  /** What the well-known names of schedules call here, where that is more than a snapshot: `verify`, `prune`. */
+  readonly schedules?: Readonly<Record<string, { readonly action: string; readonly input: JsonObject }>>;
 }
 
 /** One way back that `find-recovery-options` shows. */

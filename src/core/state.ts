@@ -60,6 +60,47 @@ export interface OperationRecord {
   owner?: { id: string; host: string; pid: number; lease_until: string } | undefined;
 }
 
+/** How one run of a schedule ended. */
+export interface ScheduleRun {
+  /** When it was due; absent when it was asked for by hand. */
+  due_at?: string | undefined;
+  began_at: string;
+  ended_at: string;
+  /** `refused`: the guard did not let it through. `interrupted`: its process died, and nothing of it went on. */
+  state: 'succeeded' | 'failed' | 'refused' | 'interrupted';
+  code?: string | undefined;
+  message?: string | undefined;
+  hint?: string | undefined;
+  operation_id?: string | undefined;
+}
+
+/** How a schedule stands. */
+export interface ScheduleRecord {
+  /** `<namespace>/<entity>/<name>` */
+  key: string;
+  /** Counted up by one with every change. */
+  version: number;
+  /** As declared when this was written: what another declaration would have made due before now is not. */
+  cron: string;
+  timezone: string;
+  enabled: boolean;
+  /** What was due at this moment or before it is dealt with: run, given up, or older than the schedule. */
+  settled_until: string;
+  /** The run that is not over, and the process that has it until its lease is over. */
+  running?:
+    | {
+        due_at?: string | undefined;
+        began_at: string;
+        owner: NonNullable<OperationRecord['owner']>;
+      }
+    | undefined;
+  last?: ScheduleRun | undefined;
+  last_success_at?: string | undefined;
+  consecutive_failures: number;
+  /** How many due times passed without a run of their own since the last success. */
+  missed: number;
+}
+
 export interface AuditHead {
   sequence: number;
   hash: string;
@@ -100,6 +141,13 @@ export interface StateStore {
   /** Takes a named lock until `ttlMs` from now; undefined when another holds it. The value returned releases or renews it. */
   lock(name: string, owner: string, ttlMs: number): Promise<boolean>;
   unlock(name: string, owner: string): Promise<void>;
+
+  schedule(key: string): Promise<ScheduleRecord | undefined>;
+  /**
+   * Stores the record, its version one above `expected`, if the stored one still has `expected` (0: there is none): atomic,
+   * one of any number of parallel tries wins.
+   */
+  saveSchedule(record: ScheduleRecord, expected: number): Promise<boolean>;
 
   addNote(entity: string, kind: string, note: JsonObject, at: string): Promise<void>;
   /** Newest first. */

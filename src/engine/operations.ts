@@ -8,6 +8,7 @@ import { withGrant, withoutGrant } from '../core/grant.ts';
 import type { JsonObject } from '../core/json.ts';
 import type { Progress, Recovery, Step, StepContext, StepRecord } from '../core/operation.ts';
 import { isGuarded } from '../core/risk.ts';
+import { isSchedule } from '../core/schedule.ts';
 import type { OperationView } from '../core/schemas.ts';
 import type { OperationRecord, StateStore } from '../core/state.ts';
 import { withPolicy } from './permissions.ts';
@@ -407,6 +408,7 @@ export class OperationRunner {
       input: script.input,
       signal: running.controller.signal,
       operationId: running.record.id,
+      scheduled: isSchedule(running.record.principal),
       idempotencyKey: state.idempotency_key,
       get handle() {
         return state.handle;
@@ -532,7 +534,8 @@ function interrupted(step: string, message: string | undefined): HoldfastError {
   );
 }
 
-function isAlive(pid: number): boolean {
+/** Tells whether a process of this machine is there. */
+export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
     return true;

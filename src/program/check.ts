@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 import { loadConfig } from '../config/load.ts';
 import type { LocatedReference } from '../config/written.ts';
 import type { ConfigReport } from '../surfaces/cli/deps.ts';
-import { configPath, entityTypes, type OpenOptions } from './open.ts';
+import { configPath, entityTypes, hasSchedules, type OpenOptions, registry } from './open.ts';
 
 /** Reads the entities file and says everything that is wrong with it, and which credentials it names are there. */
 export async function checkConfig(options: Pick<OpenOptions, 'config' | 'env'>): Promise<ConfigReport> {
@@ -11,9 +11,12 @@ export async function checkConfig(options: Pick<OpenOptions, 'config' | 'env'>):
   if (file === undefined) return { file: undefined, faults: [], warnings: [], entities: [] };
   const { env } = options;
   const report = loadConfig({ path: file, entityTypes, env, strict: false });
+  const onClock = hasSchedules(report)
+    ? await (await import('../schedule/check.ts')).scheduleFaults(report.entities, registry)
+    : [];
   return {
     file,
-    faults: report.faults,
+    faults: [...report.faults, ...onClock],
     warnings: report.warnings,
     entities: report.entities.map(({ base, ignored, references }) => ({
       key: base.key,

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import * as tools from '../../tools/index.ts';
 import { type EntityTypes, resolveEntity } from '../config/entities.ts';
 import { findConfig, stateDirectory as findStateDirectory } from '../config/find.ts';
-import { type Config, loadConfig } from '../config/load.ts';
+import { assertSound, type Config, type ConfigReport, loadConfig } from '../config/load.ts';
 import { secretReader } from '../config/secrets.ts';
 import { HoldfastError } from '../core/errors.ts';
 import { DEFAULT_POLICY } from '../core/policy.ts';
@@ -40,6 +40,9 @@ export interface Opened {
   readonly redactor: Redactor;
   readonly config: Config | undefined;
   readonly stateDirectory: string;
+  readonly store: StateStore;
+  /** Has something done when the engine is closed, before the store is. */
+  readonly beforeClose: (work: () => Promise<void>) => void;
   /** Where the simulators listen, in a sandbox. */
   readonly sandboxOrigin: string | undefined;
 }
@@ -53,6 +56,10 @@ export async function open(options: OpenOptions): Promise<Opened> {
   const log = createLog({ stream: options.stderr, redactor, level: logLevel(env['HOLDFAST_LOG']) });
   const stateDirectory = findStateDirectory({ flag: options.stateDir, env });
   const config = readConfig(options);
+  if (hasSchedules(config)) {
+    const { scheduleFaults } = await import('../schedule/check.ts');
+    assertSound(await scheduleFaults(config.entities, registry));
+  }
   const declared: ConfiguredEntity[] = (config?.entities ?? []).map((declaration) => ({
     base: declaration.base,
     resolve: async () => resolveEntity(declaration, env),
@@ -68,6 +75,7 @@ export async function open(options: OpenOptions): Promise<Opened> {
     log,
     ...(config === undefined ? {} : { baseDirectory: config.baseDirectory }),
   });
+  const closing: (() => Promise<void>)[] = sandbox === undefined ? [] : [sandbox.close];
   const engine = createEngine({
     version: VERSION,
     registry,
@@ -84,9 +92,21 @@ export async function open(options: OpenOptions): Promise<Opened> {
     sleep: sandbox === undefined ? sleep : (ms, signal) => sleep(ms / sandbox.pace, signal),
     random: randomBytes,
     onCall: beginWork,
-    ...(sandbox === undefined ? {} : { onClose: sandbox.close, rateFactor: sandbox.pace }),
+    onClose: async () => {
+      for (const work of closing) await work();
+    },
+    ...(sandbox === undefined ? {} : { rateFactor: sandbox.pace }),
   });
-  return { engine, log, redactor, config, stateDirectory, sandboxOrigin: sandbox?.origin };
+  return {
+    engine,
+    log,
+    redactor,
+    config,
+    stateDirectory,
+    store,
+    beforeClose: (work) => closing.unshift(work),
+    sandboxOrigin: sandbox?.origin,
+  };
 }
 
 export const VERSION: string = readVersion();
@@ -105,6 +125,11 @@ export function configPath({ config: flag, env }: Pick<OpenOptions, 'config' | '
     if (flag === undefined && !env['HOLDFAST_CONFIG']) return undefined;
     throw cause;
   }
+}
+
+/** Tells whether an entities file has anything that the clock calls: without it nothing of that is loaded. */
+export function hasSchedules(config: ConfigReport | undefined): config is ConfigReport {
+  return config?.entities.some(({ base }) => base.schedules !== undefined) === true;
 }
 
 function readConfig(options: Pick<OpenOptions, 'config' | 'noConfig' | 'env'>): Config | undefined {

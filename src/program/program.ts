@@ -4,7 +4,7 @@ import { createLog, logLevel } from '../observability/log.ts';
 import { createRedactor } from '../observability/redaction.ts';
 import type { CliDeps, ServeOptions } from '../surfaces/cli/deps.ts';
 import { toolSetNamed } from '../surfaces/tool-set.ts';
-import { type Opened, open, registry, stateKey, VERSION } from './open.ts';
+import { hasSchedules, type Opened, open, registry, stateKey, VERSION } from './open.ts';
 
 /** How often a server looks for operations that another process left, in ms. */
 const SWEEP_MS = 15_000;
@@ -36,6 +36,7 @@ export async function main(): Promise<number> {
     },
     runDemo: async (options) => (await import('./demo.ts')).runDemo(options),
     checkConfig: async (options) => (await import('./check.ts')).checkConfig({ ...options, ...base }),
+    openSchedules: async (options) => (await import('./schedules.ts')).openSchedules({ ...options, ...base }),
     init: async (options) => (await import('./init.ts')).init({ ...options, ...base }),
     stdin,
     stdout,
@@ -111,7 +112,18 @@ async function serve(options: ServeOptions, opened: Opened, user: string): Promi
         (cause: unknown) => log.warn('looking for unfinished operations failed', { cause: String(cause) }),
       );
     };
-    const first = setTimeout(sweep, 200);
+    let stopSchedules = (): void => {};
+    const schedule = async (): Promise<void> => {
+      const { runsSchedules, startSchedules } = await import('./schedules.ts');
+      if (options.signal.aborted || !runsSchedules(process.env, config?.server)) return;
+      const scheduler = await startSchedules(opened);
+      stopSchedules = () => scheduler.stop();
+    };
+    const first = setTimeout(() => {
+      sweep();
+      if (!hasSchedules(config) || options.sandbox) return;
+      schedule().catch((cause: unknown) => log.error('schedules are not run', { cause: String(cause) }));
+    }, 200);
     const timer = setInterval(sweep, SWEEP_MS);
     try {
       const stopped = new Promise<void>((resolve) => {
@@ -141,6 +153,7 @@ async function serve(options: ServeOptions, opened: Opened, user: string): Promi
     } finally {
       clearTimeout(first);
       clearInterval(timer);
+      stopSchedules();
     }
   } finally {
     await engine.close();

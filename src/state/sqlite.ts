@@ -3,7 +3,7 @@ import { dirname } from 'node:path';
 import type { DatabaseSync, SQLInputValue } from 'node:sqlite';
 import { HoldfastError } from '../core/errors.ts';
 import type { JsonObject } from '../core/json.ts';
-import type { AuditHead, ConfirmationRecord, OperationRecord, StateStore } from '../core/state.ts';
+import type { AuditHead, ConfirmationRecord, OperationRecord, ScheduleRecord, StateStore } from '../core/state.ts';
 
 const SCHEMA = `
 CREATE TABLE IF NOT EXISTS confirmations (
@@ -14,6 +14,7 @@ CREATE TABLE IF NOT EXISTS operations (
   id TEXT PRIMARY KEY, entity TEXT NOT NULL, status TEXT NOT NULL, owner TEXT, created_at TEXT NOT NULL, record TEXT NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS operations_by_status ON operations (status, created_at);
 CREATE TABLE IF NOT EXISTS locks (name TEXT PRIMARY KEY, owner TEXT NOT NULL, until INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS schedules (key TEXT PRIMARY KEY, version INTEGER NOT NULL, record TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS notes (sequence INTEGER PRIMARY KEY, entity TEXT NOT NULL, kind TEXT NOT NULL, at TEXT NOT NULL, note TEXT NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS notes_by_entity ON notes (entity, kind, sequence);
 CREATE TABLE IF NOT EXISTS audit (one INTEGER PRIMARY KEY CHECK (one = 1), sequence INTEGER NOT NULL, hash TEXT NOT NULL) STRICT;
@@ -249,6 +250,29 @@ class SqliteStore implements StateStore {
 
   async unlock(name: string, owner: string): Promise<void> {
     this.#use('write', () => this.#run('DELETE FROM locks WHERE name = ? AND owner = ?', name, owner));
+  }
+
+  async schedule(key: string): Promise<ScheduleRecord | undefined> {
+    return this.#use('read', () => {
+      const [row] = this.#rows('SELECT record FROM schedules WHERE key = ?', key);
+      return row === undefined ? undefined : parse<ScheduleRecord>(row);
+    });
+  }
+
+  async saveSchedule(record: ScheduleRecord, expected: number): Promise<boolean> {
+    const version = expected + 1;
+    const json = JSON.stringify({ ...record, version });
+    const [sql, values]: [string, SQLInputValue[]] =
+      expected === 0
+        ? [
+            'INSERT INTO schedules (key, version, record) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING',
+            [record.key, version, json],
+          ]
+        : [
+            'UPDATE schedules SET version = ?, record = ? WHERE key = ? AND version = ?',
+            [version, json, record.key, expected],
+          ];
+    return this.#use('write', () => this.#run(sql, ...values) === 1);
   }
 
   async addNote(entity: string, kind: string, note: JsonObject, at: string): Promise<void> {

@@ -166,6 +166,7 @@ describe('the server section', () => {
       tokens: [{ name: 'ci', sha256, roles: ['viewer'], expires_at: '2027-01-01T00:00:00Z' }],
       max_sessions: 50,
       session_idle_seconds: 1800,
+      schedules: true,
     });
   });
 

@@ -143,4 +143,28 @@ describe.each(STORES)('the state store %s', (_, open) => {
   it('can be read by its owner only', () => {
     expect(statSync(join(directory, 'state.db')).mode & 0o077).toBe(0);
   });
+
+  it('changes the record of a schedule for one of many who read the same version', async () => {
+    const record = {
+      key: 'app/db/daily',
+      version: 1,
+      cron: '0 2 * * *',
+      timezone: 'UTC',
+      enabled: true,
+      settled_until: '2026-11-21T00:00:00.000Z',
+      consecutive_failures: 0,
+      missed: 0,
+    };
+    const first = await Promise.all([store, other, store].map((each) => each.saveSchedule(record, 0)));
+    expect(first.filter(Boolean)).toHaveLength(1);
+    expect(await other.schedule('app/db/daily')).toEqual(record);
+    const second = await Promise.all(
+      [store, other].map((each, index) => each.saveSchedule({ ...record, missed: index + 1 }, 1)),
+    );
+    expect(second.filter(Boolean)).toHaveLength(1);
+    expect(await store.schedule('app/db/daily')).toMatchObject({ version: 2, missed: second[0] === true ? 1 : 2 });
+    expect(await store.saveSchedule(record, 1)).toBe(false);
+    expect(await store.saveSchedule({ ...record, key: 'app/db/none' }, 3)).toBe(false);
+    expect(await store.schedule('app/db/none')).toBeUndefined();
+  });
 });

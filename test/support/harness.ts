@@ -8,6 +8,7 @@ import type { JsonObject } from '../../src/core/json.ts';
 import { DEFAULT_POLICY, type PolicyConfig } from '../../src/core/policy.ts';
 import type { Principal } from '../../src/core/principal.ts';
 import type { Log } from '../../src/core/runtime.ts';
+import type { Schedule } from '../../src/core/schedule.ts';
 import type { StateStore } from '../../src/core/state.ts';
 import type { Engine } from '../../src/engine/api.ts';
 import { createEngine } from '../../src/engine/engine.ts';
@@ -30,6 +31,7 @@ export interface HarnessOptions {
     readonly parameters: JsonObject;
     readonly labels?: Record<string, string>;
     readonly endpoint?: string;
+    readonly schedules?: readonly Schedule[];
   }[];
   readonly policy?: Partial<PolicyConfig>;
   /** Kept when given; else a fresh one that `close` removes. */
@@ -60,7 +62,7 @@ export async function startHarness(options: HarnessOptions): Promise<Harness> {
   const engine = createEngine({
     version: '0.0.0-test',
     registry,
-    entities: options.entities.map(({ key, defines, parameters, labels = {}, endpoint }) => {
+    entities: options.entities.map(({ key, defines, parameters, labels = {}, endpoint, schedules }) => {
       const [namespace, name] = key.split('/') as [string, string];
       const known = registry.entityTypes.get(defines);
       if (known === undefined) throw new Error(`no entity type ${defines}`);
@@ -73,6 +75,7 @@ export async function startHarness(options: HarnessOptions): Promise<Harness> {
         labels,
         objectives: {},
         endpoint,
+        ...(schedules === undefined ? {} : { schedules }),
       };
       return {
         base,

@@ -513,6 +513,9 @@ export function start(argv: readonly string[], options: RunOptions = {}): Runnin
     },
     checkConfig: async () => SAMPLE_REPORT,
     init: async () => SAMPLE_INIT,
+    openSchedules: async () => {
+      throw new Error('no schedules in this test');
+    },
     stdin: keyboard,
     stdout: out,
     stderr: err,

@@ -15,6 +15,12 @@ export const postgresql = defineProvider<PostgresEntity, PostgresClient>({
       title: 'A database of a PostgreSQL server that you run yourself',
       schema: PostgresServer,
       ignored: [],
+      schedules: {
+        daily: { action: 'create-snapshot', input: { type: 'logical' } },
+        weekly: { action: 'create-snapshot', input: { type: 'full' } },
+        verify: { action: 'verify-snapshot', input: { snapshot_id: '$newest' } },
+        prune: { action: 'prune-snapshots', input: {} },
+      },
       example: {
         host: 'db.internal',
         port: 5432,
@@ -41,12 +47,12 @@ export const postgresql = defineProvider<PostgresEntity, PostgresClient>({
   guide: async () => (await import('./guide.ts')).guide,
   grants: async (context, permissions) => (await import('./grants.ts')).readGrants(context, permissions),
   discover: async (context) => (await import('./discover.ts')).discover(context),
-  // No HTTP goes out; the numbers bound nothing here.
-  limits: { per_second: 100, burst: 100, concurrent: 8, timeout_ms: 60_000 },
+  // Of an S3 or Google storage; a part of 8 MiB must pass in this time.
+  limits: { per_second: 100, burst: 100, concurrent: 8, timeout_ms: 120_000 },
   async connect(entity, runtime) {
     const { PostgresClient: Client } = await import('./client.ts');
     return new Client(entity, runtime);
   },
-  recoveryOptions: (context, at) => context.client.recoveryOptions(at),
+  recoveryOptions: ({ client, signal }, at) => client.recoveryOptions(at, signal),
   toError: asHoldfastError,
 });

@@ -2,7 +2,8 @@ import type { ErrorCode } from '../../core/errors.ts';
 import type { Progress } from '../../core/operation.ts';
 import type { Principal } from '../../core/principal.ts';
 import type { Log } from '../../core/runtime.ts';
-import type { Engine } from '../../engine/api.ts';
+import type { ScheduleRun } from '../../core/state.ts';
+import type { Engine, Outcome } from '../../engine/api.ts';
 import type { ToolSet } from '../tool-set.ts';
 
 export interface CliInput extends NodeJS.ReadableStream {
@@ -135,6 +136,76 @@ export interface InitReport {
   readonly text?: string | undefined;
 }
 
+/** One schedule and how it stands. Times are RFC 3339 UTC, `…_local` for people. */
+export interface ScheduleView {
+  readonly entity: string;
+  readonly name: string;
+  readonly action: string;
+  readonly cron: string;
+  readonly timezone: string;
+  readonly enabled: boolean;
+  readonly catch_up: boolean;
+  readonly at_most_seconds?: number;
+  /** How the last run ended, `running`, or `never_run`. */
+  readonly state: ScheduleRun['state'] | 'running' | 'never_run';
+  readonly running_since?: string;
+  readonly last?: ScheduleRun;
+  readonly last_success_at?: string;
+  readonly consecutive_failures: number;
+  readonly missed: number;
+  readonly next_at?: string;
+  readonly next_local?: string;
+}
+
+export interface DueTime {
+  readonly entity: string;
+  readonly name: string;
+  readonly action: string;
+  readonly cron: string;
+  readonly timezone: string;
+  readonly at: string;
+  readonly local: string;
+}
+
+export interface KubernetesOptions {
+  readonly namespace: string;
+  readonly image: string;
+  /** Keeps the state, and the audit trail with it, in this PersistentVolumeClaim; else both end with each pod. */
+  readonly stateClaim?: string | undefined;
+  /** A Secret whose every key becomes a variable: for what the file does not name, such as AWS_ACCESS_KEY_ID. */
+  readonly envFrom?: string | undefined;
+  /** Of the temporary directory: `2Gi`. */
+  readonly tmpSize: string;
+  /** Of a claim for local backups or waiting WAL: `50Gi`. */
+  readonly volumeSize: string;
+}
+
+export interface RenderedKubernetes {
+  /** One for each object, in the order in which they are applied. */
+  readonly files: readonly { readonly name: string; readonly text: string }[];
+  /** The Secrets that must be there, with the command that makes each. */
+  readonly secrets: readonly { readonly name: string; readonly keys: readonly string[]; readonly command: string }[];
+  readonly notes: readonly string[];
+}
+
+/** What the command line does with schedules. */
+export interface ScheduleDesk {
+  readonly engine: Engine;
+  /** Whether a server started with this file and environment would run them. */
+  readonly runsHere: boolean;
+  /** @throws {HoldfastError} ENTITY_NOT_FOUND */
+  list(entity?: string): Promise<ScheduleView[]>;
+  next(count: number, entity?: string): DueTime[];
+  /** @throws {HoldfastError} whatever the call ends with; INVALID_STATE while it runs elsewhere */
+  run(
+    entity: string,
+    name: string,
+    options: { signal: AbortSignal; onProgress: (progress: Progress) => void },
+  ): Promise<Outcome>;
+  render(options: KubernetesOptions): Promise<RenderedKubernetes>;
+  close(): Promise<void>;
+}
+
 /** Everything of the outside world that the command line touches. */
 export interface CliDeps {
   readonly version: string;
@@ -150,6 +221,7 @@ export interface CliDeps {
    * @throws {HoldfastError} INVALID_PARAMETER for an option that means nothing, CONFIG_INVALID where the file cannot be written
    */
   init(options: InitOptions): Promise<InitReport>;
+  openSchedules(options: EngineOptions): Promise<ScheduleDesk>;
   readonly stdin: CliInput;
   readonly stdout: CliOutput;
   readonly stderr: CliOutput;

@@ -23,6 +23,7 @@ import { addHelp, showVersion } from './help.ts';
 import { addInit } from './init.ts';
 import { addOperations } from './operations.ts';
 import { Prompter } from './prompt.ts';
+import { addSchedule } from './schedule.ts';
 import { addServices, serveStdio } from './serve.ts';
 import { styled, Terminal } from './terminal.ts';
 
@@ -131,6 +132,7 @@ holdfast help COMMAND shows more; holdfast help exit-codes lists the exit status
   addApprovals(program, cli);
   addOperations(program, cli);
   addAudit(program, cli);
+  addSchedule(program, cli);
   program.commandsGroup('Services:');
   addServices(program, cli);
   program.commandsGroup('Help:');
