@@ -30,16 +30,11 @@ export async function* encrypt(
     head = Buffer.alloc(0);
     return whole;
   };
-  let rest: Uint8Array = Buffer.alloc(0);
   for await (const chunk of plain) {
-    // Only a chunk behind which there is more is surely not the last.
-    const whole = rest.byteLength === 0 ? chunk : Buffer.concat([rest, chunk]);
-    const ready = Math.max(0, Math.ceil(whole.byteLength / CHUNK) - 1) * CHUNK;
-    // A view of the caller's memory would change when that is used again.
-    rest = Buffer.from(whole.subarray(ready));
-    if (ready > 0) yield withHead(seal(whole.subarray(0, ready), false));
+    const sealed = seal(chunk, false);
+    if (sealed.byteLength > 0) yield withHead(sealed);
   }
-  yield withHead(seal(rest, true));
+  yield withHead(seal(new Uint8Array(), true));
 }
 
 /**
@@ -157,21 +152,32 @@ function counter(): (last: boolean) => Buffer {
   };
 }
 
-/** Closes chunks: whole ones, or the last of the stream. */
+/** Closes what it is given in chunks; it keeps the last of them back until it knows whether more follow. */
 function sealer(key: Buffer): (plain: Uint8Array, last: boolean) => Buffer {
   const nonce = counter();
+  const kept = Buffer.alloc(CHUNK);
+  let used = 0;
+  const sealOne = (parts: readonly Uint8Array[], last: boolean): Buffer[] => {
+    const cipher = createCipheriv('chacha20-poly1305', key, nonce(last), cipherOptions);
+    const sealed = parts.map((part) => cipher.update(part));
+    cipher.final();
+    return [...sealed, cipher.getAuthTag()];
+  };
   return (plain, last) => {
-    const chunks = Math.max(1, Math.ceil(plain.byteLength / CHUNK));
-    const sealed = Buffer.allocUnsafe(plain.byteLength + chunks * TAG);
-    for (let chunk = 0, at = 0; chunk < chunks; chunk += 1) {
-      const cipher = createCipheriv('chacha20-poly1305', key, nonce(last && chunk === chunks - 1), cipherOptions);
-      const part = cipher.update(plain.subarray(chunk * CHUNK, (chunk + 1) * CHUNK));
-      cipher.final();
-      sealed.set(part, at);
-      sealed.set(cipher.getAuthTag(), at + part.byteLength);
-      at += part.byteLength + TAG;
+    const sealed: Buffer[] = [];
+    let at = 0;
+    // Only a chunk behind which there is more is surely not the last.
+    while (used + plain.byteLength - at > CHUNK) {
+      const end = at + CHUNK - used;
+      const part = plain.subarray(at, end);
+      sealed.push(...sealOne(used === 0 ? [part] : [kept.subarray(0, used), part], false));
+      used = 0;
+      at = end;
     }
-    return sealed;
+    kept.set(plain.subarray(at), used);
+    used += plain.byteLength - at;
+    if (last) sealed.push(...sealOne([kept.subarray(0, used)], true));
+    return Buffer.concat(sealed);
   };
 }
 

@@ -1,3 +1,6 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+
 /**
  * Starts work on items as they come, at most `most` at a time, and gives the results in the order of the items. The source
  * is read on while results wait for their reader. Its error, or that of the work, comes where its result would have.
@@ -66,6 +69,7 @@ export async function* pieces(
   for await (const chunk of source) {
     for (let at = 0; at < chunk.byteLength; ) {
       if (used === size) {
+        sweep(size);
         yield piece;
         piece = take();
         used = 0;
@@ -77,4 +81,25 @@ export async function* pieces(
     }
   }
   yield piece.subarray(0, used);
+}
+
+/** Bytes of a stream after which the memory of those before is taken back. */
+const SWEEP_EVERY = 4 * 1024 * 1024;
+let sweepYoung: ((options: { type: 'minor' }) => void) | undefined;
+let passed = 0;
+
+/**
+ * Takes back the memory of chunks that are done with. They die young, but what they hold lies outside of the heap, where it
+ * makes the collector look through everything that the process has, again and again: a fifth of the time of a backup.
+ */
+function sweep(bytes: number): void {
+  passed += bytes;
+  if (passed < SWEEP_EVERY) return;
+  passed = 0;
+  if (sweepYoung === undefined) {
+    setFlagsFromString('--expose-gc');
+    sweepYoung = runInNewContext('gc') as NonNullable<typeof sweepYoung>;
+    setFlagsFromString('--no-expose-gc');
+  }
+  sweepYoung({ type: 'minor' });
 }

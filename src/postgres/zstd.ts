@@ -31,22 +31,56 @@ export function requireZstd(): void {
  * Compresses a stream as zstd frames one behind the other, each with its checksum, several at a time. An empty stream gives
  * one empty frame. A cut between two frames cannot be seen in them: what holds them must know its length.
  */
-export function compress(plain: AsyncIterable<Uint8Array>, level: number): AsyncGenerator<Buffer> {
-  const { ZSTD_c_compressionLevel, ZSTD_c_checksumFlag } = zlib.constants;
-  const params = { [ZSTD_c_compressionLevel]: level, [ZSTD_c_checksumFlag]: 1 };
+export async function* compress(plain: AsyncIterable<Uint8Array>, level: number): AsyncGenerator<Buffer> {
   // The highest levels take a hundred megabytes for each frame that they work on.
-  const lanes = Math.min(availableParallelism(), level > 9 ? 2 : 4);
+  const count = level > 9 ? 2 : Math.min(availableParallelism(), 4) + 1;
+  const lanes = Array.from({ length: count }, () => new Lane(level));
   const free: Buffer[] = [];
   const frames = pieces(plain, FRAME, () => free.pop() ?? Buffer.allocUnsafeSlow(FRAME));
-  const one = (frame: Buffer): Promise<Buffer> =>
-    new Promise((resolve, reject) => {
-      zlib.zstdCompress(frame, { params, chunkSize: CHUNK }, (cause, compressed) => {
-        if (frame.buffer.byteLength === FRAME) free.push(Buffer.from(frame.buffer));
-        if (cause) reject(cause);
-        else resolve(compressed);
+  const waiting = [...lanes];
+  const one = async (frame: Buffer): Promise<Buffer> => {
+    const lane = waiting.shift() as Lane;
+    try {
+      return await lane.compress(frame);
+    } finally {
+      waiting.push(lane);
+      free.push(Buffer.from(frame.buffer));
+    }
+  };
+  try {
+    yield* ahead(frames, one, lanes.length);
+  } finally {
+    for (const lane of lanes) lane.close();
+  }
+}
+
+/** One compressor, used for one frame after the other. */
+class Lane {
+  readonly #stream: zlib.ZstdCompress;
+  readonly #parts: Buffer[] = [];
+
+  constructor(level: number) {
+    const { ZSTD_c_compressionLevel, ZSTD_c_checksumFlag, ZSTD_e_end } = zlib.constants;
+    const params = { [ZSTD_c_compressionLevel]: level, [ZSTD_c_checksumFlag]: 1 };
+    // Each write is ended as a frame of its own.
+    this.#stream = zlib.createZstdCompress({ params, chunkSize: CHUNK, flush: ZSTD_e_end });
+    this.#stream.on('data', (part: Buffer) => this.#parts.push(part));
+  }
+
+  compress(frame: Buffer): Promise<Buffer> {
+    return new Promise((resolve, reject) => {
+      this.#stream.once('error', reject);
+      this.#stream.write(frame, () => {
+        this.#stream.off('error', reject);
+        const parts = this.#parts.splice(0);
+        resolve(parts.length === 1 && parts[0] ? parts[0] : Buffer.concat(parts));
       });
     });
-  return ahead(frames, one, lanes + 1);
+  }
+
+  close(): void {
+    this.#stream.destroy();
+  }
 }
 
 /**
