@@ -55,6 +55,7 @@ import { localStore } from '../../storage/local.ts';
 import type { BackupOptions, BackupType, Host, OwnStep, PostgresEntity, Scope } from './entity.ts';
 import { goodBackups, recoverCommand, toRecoveryPoint, unfinishedPoint } from './map.ts';
 import { goodPhysical, PhysicalBackups } from './physical.ts';
+import { DirectoryRestorer } from './recovery.ts';
 import { Restorer } from './restore.ts';
 import { assertDeletable, noBackupRuns, Retention } from './retention.ts';
 
@@ -66,13 +67,15 @@ export class PostgresClient implements Host {
   readonly entity: PostgresEntity & EntityBase;
   readonly runtime: Runtime;
   readonly restorer: Restorer;
+  readonly directories: DirectoryRestorer;
   readonly retention: Retention;
   readonly physical: PhysicalBackups;
 
   constructor(entity: PostgresEntity & EntityBase, runtime: Runtime) {
     this.entity = entity;
     this.runtime = runtime;
-    this.restorer = new Restorer(this);
+    this.directories = new DirectoryRestorer(this);
+    this.restorer = new Restorer(this, this.directories);
     this.retention = new Retention(this);
     this.physical = new PhysicalBackups(this);
   }
@@ -356,7 +359,18 @@ export class PostgresClient implements Host {
   }
 
   /** Every way back: the newest good backup not after the moment, beside the database first and over it second. */
-  async recoveryOptions(at: Date | undefined): Promise<RecoveryOption[]> {
+  async recoveryOptions(at: Date | undefined, signal: AbortSignal): Promise<RecoveryOption[]> {
+    const moments = await this.directories.options(signal, at).catch((cause) => {
+      const { code, message } = toPostgresError(cause);
+      if (code === 'CANCELLED') throw cause;
+      // The dumps are a way back still.
+      this.runtime.log.warn('whether a moment can be recovered is not known', { code, message });
+      return [];
+    });
+    return [...moments, ...(await this.#databaseOptions(at))];
+  }
+
+  async #databaseOptions(at: Date | undefined): Promise<RecoveryOption[]> {
     const { database } = await this.connection().catch(() => ({ database: undefined }));
     const good = goodBackups(await this.repository().catalogue(), database);
     const usable =

@@ -34,8 +34,7 @@ import { assertKeyFits, compareWith, readerBinaries, readStoredInventory } from 
 import type { Work } from '../../postgres/work.ts';
 import type { Host, OwnStep, Scope } from './entity.ts';
 import { goodBackups } from './map.ts';
-
-const LEDGER = 'postgresql-restore';
+import { type DirectoryRestorer, RESTORE_LEDGER } from './recovery.ts';
 
 export interface RestoreInput {
   readonly snapshot_id: string;
@@ -56,9 +55,11 @@ interface Names {
 /** Restores a backup into a database beside the target, compares it, and only then gives it the target's name. */
 export class Restorer {
   readonly #host: Host;
+  readonly #directories: Pick<DirectoryRestorer, 'status'>;
 
-  constructor(host: Host) {
+  constructor(host: Host, directories: Pick<DirectoryRestorer, 'status'>) {
     this.#host = host;
+    this.#directories = directories;
   }
 
   async #target(input: RestoreInput): Promise<string> {
@@ -87,10 +88,17 @@ export class Restorer {
 
   // --- the plan ------------------------------------------------------------------------------------------------------
 
-  async plan(scope: Scope, input: RestoreInput): Promise<PlanDraft> {
+  async plan(scope: Scope, asked: Omit<RestoreInput, 'snapshot_id'> & Partial<RestoreInput>): Promise<PlanDraft> {
     const host = this.#host;
+    const { snapshot_id } = asked;
+    if (snapshot_id === undefined) {
+      throw new HoldfastError('INVALID_PARAMETER', 'neither a backup nor a moment was given', {
+        hint: 'Give snapshot_id (list-snapshots has them); or target_directory with use_latest, restore_timestamp, lsn or restore_point.',
+      });
+    }
+    const input = { ...asked, snapshot_id };
     const target = await this.#target(input);
-    const backup = await this.#backup(input.snapshot_id);
+    const backup = await this.#backup(snapshot_id);
     const { manifest } = backup;
     const work = await host.work(scope);
     await assertKeyFits(work, manifest);
@@ -456,7 +464,7 @@ export class Restorer {
   }
 
   async #note(names: Names, input: RestoreInput, phase: Phase): Promise<void> {
-    await this.#host.runtime.ledger.add(LEDGER, {
+    await this.#host.runtime.ledger.add(RESTORE_LEDGER, {
       job_id: names.id,
       target: names.target,
       snapshot_id: input.snapshot_id,
@@ -468,7 +476,7 @@ export class Restorer {
   // --- the status ----------------------------------------------------------------------------------------------------
 
   async status(signal: AbortSignal, jobId: string | undefined): Promise<z.input<typeof RestoreJob>> {
-    const notes = await this.#host.runtime.ledger.list(LEDGER, 500);
+    const notes = await this.#host.runtime.ledger.list(RESTORE_LEDGER, 500);
     const wanted = jobId ?? notes[0]?.['job_id'];
     const own = notes.filter((note) => note['job_id'] === wanted);
     const [latest] = own;
@@ -480,6 +488,7 @@ export class Restorer {
             : 'Leave job_id out for the newest restore.',
       });
     }
+    if (latest['directory'] !== undefined) return this.#directories.status(own);
     const text = (name: string): string => cleanText(latest[name], 130);
     const phase = latest['phase'] as Phase;
     const id = String(latest['job_id']);
