@@ -9,6 +9,7 @@ export * as gcpFirestore from './gcp-firestore.ts';
 export * as mongodbAtlas from './mongodb-atlas.ts';
 export * as neon from './neon.ts';
 export * as postgresql from './postgresql.ts';
+export * as postgresqlDiff from './postgresql-diff.ts';
 export * as postgresqlReplication from './postgresql-replication.ts';
 export * as postgresqlRetention from './postgresql-retention.ts';
 export * as redisCloud from './redis-cloud.ts';

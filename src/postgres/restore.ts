@@ -181,13 +181,14 @@ export async function applySettings(
   for (const statement of settingStatements(database, settings)) await session.query(statement);
 }
 
-/** Reads the inventory of a database as it is now. */
+/** Reads the inventory of a database as it is at one moment. */
 export async function inventoryOf(work: Work, database: string, binaries: Binaries, full: boolean): Promise<Inventory> {
   const connection = { ...work.connection, database };
   const session = await openSession(connection, work.signal);
   try {
     const server = await readServer(session);
     await session.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
+    const [exported] = await session.query<{ snapshot: string }>('SELECT pg_export_snapshot() AS snapshot');
     const found = await readInventory(session, {
       serverMajor: server.major,
       maxRows: full ? Number.MAX_SAFE_INTEGER : work.maxRows,
@@ -198,7 +199,9 @@ export async function inventoryOf(work: Work, database: string, binaries: Binari
           message: `Comparing table ${done} of ${all}`,
         }),
     });
-    const text = await withPrograms(work, connection, (options) => readSchemaText(binaries.pgDump, options));
+    const text = await withPrograms(work, connection, (options) =>
+      readSchemaText(binaries.pgDump, options, exported?.snapshot),
+    );
     await session.query('COMMIT');
     return { ...found, ...text };
   } finally {

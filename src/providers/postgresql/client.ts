@@ -52,6 +52,7 @@ import {
 } from '../../postgres/verify.ts';
 import type { Work } from '../../postgres/work.ts';
 import { localStore } from '../../storage/local.ts';
+import { Differ } from './diff.ts';
 import type { BackupOptions, BackupType, Host, OwnStep, PostgresEntity, Scope } from './entity.ts';
 import { goodBackups, recoverCommand, toRecoveryPoint, unfinishedPoint } from './map.ts';
 import { goodPhysical, PhysicalBackups } from './physical.ts';
@@ -69,6 +70,7 @@ export class PostgresClient implements Host {
   readonly restorer: Restorer;
   readonly directories: DirectoryRestorer;
   readonly retention: Retention;
+  readonly differ: Differ;
   readonly physical: PhysicalBackups;
 
   constructor(entity: PostgresEntity & EntityBase, runtime: Runtime) {
@@ -77,6 +79,7 @@ export class PostgresClient implements Host {
     this.directories = new DirectoryRestorer(this);
     this.restorer = new Restorer(this, this.directories);
     this.retention = new Retention(this);
+    this.differ = new Differ(this);
     this.physical = new PhysicalBackups(this);
   }
 

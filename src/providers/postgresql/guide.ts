@@ -44,6 +44,7 @@ export const guide: ProviderGuide = {
     'list-snapshots': [],
     'describe-snapshot': [],
     'delete-snapshot': [],
+    'diff-snapshot': [READ_ALL_DATA, BYPASS_ROW_SECURITY],
     'prune-snapshots': [],
     'hold-snapshot': [],
     'release-snapshot': [],
