@@ -9,6 +9,7 @@ import { dump } from 'js-yaml';
 import { registry } from '../src/program/open.ts';
 import { type Listed, type Program, requestsPerSecond, StdioServer, startHttp } from './bench/client.ts';
 import { measurePostgres } from './bench/postgres.ts';
+import { measurePostgresPhysical } from './bench/postgres-physical.ts';
 import { megabytes, milliseconds, Report, times } from './bench/report.ts';
 import { BUNDLE } from './bundle.ts';
 
@@ -33,6 +34,7 @@ try {
   await measureCalls();
   await measureHttp();
   await measurePostgres({ root: ROOT, scratch, quick, report });
+  await measurePostgresPhysical({ root: ROOT, scratch, quick, report });
   measurePackage();
   const text = report.markdown({
     cores: availableParallelism(),
