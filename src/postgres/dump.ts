@@ -8,9 +8,10 @@ import { damaged } from './errors.ts';
 import { type Inventory, readInventory, readSchemaText, summarise } from './inventory.ts';
 import { type LogicalManifest, MANIFEST_SCHEMA, type Manifest, type Payload } from './manifest.ts';
 import { storeSealed } from './pack.ts';
-import { probe, requireZstd, type Sealing } from './seal.ts';
+import { probe, type Sealing } from './seal.ts';
 import { assertReadsEverything, readServer, type ServerFacts, USER_RELATION } from './server.ts';
 import { percentOf, type Work, withPrograms } from './work.ts';
+import { requireZstd } from './zstd.ts';
 
 export interface BackupRequest {
   readonly id: string;

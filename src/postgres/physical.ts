@@ -1,5 +1,5 @@
 import { createReadStream } from 'node:fs';
-import { mkdir, readdir, rm, stat, statfs, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HoldfastError } from '../core/errors.ts';
 import { cleanText } from '../core/text.ts';
@@ -11,12 +11,14 @@ import { asOnlyBackup, type BackupRequest, describeSealing, describeServer } fro
 import { damaged } from './errors.ts';
 import { MANIFEST_SCHEMA, type Payload, type PhysicalManifest, payloadOf } from './manifest.ts';
 import { storeSealed } from './pack.ts';
-import { probe, requireZstd } from './seal.ts';
+import { assertRoom, backupScratch } from './scratch.ts';
+import { probe } from './seal.ts';
 import { readServer, type ServerFacts } from './server.ts';
 import { packTar, tapTar } from './tar.ts';
 import { assertKeyFits, openPayload } from './verify.ts';
 import { parseLsn, Segments } from './wal.ts';
 import { percentOf, type Work, withPrograms } from './work.ts';
+import { requireZstd } from './zstd.ts';
 
 /** The first version whose server and programs know incremental backups. */
 export const FIRST_INCREMENTAL = 17;
@@ -158,30 +160,6 @@ export async function findProgram(
     });
   });
   return { program, version: /\d+(\.\d+|devel|beta\d+|rc\d+)?/.exec(text)?.[0] ?? binaries.version };
-}
-
-/**
- * Makes sure that a directory has room for a copy of a server.
- * @throws {HoldfastError} QUOTA_EXCEEDED
- */
-export async function assertRoom(directory: string, bytes: number, why: string): Promise<void> {
-  await mkdir(directory, { recursive: true });
-  const { bavail, bsize } = await statfs(directory);
-  const free = bavail * bsize;
-  const wanted = Math.ceil(bytes * 1.05);
-  if (free >= wanted) return;
-  throw new HoldfastError(
-    'QUOTA_EXCEEDED',
-    `the scratch directory has ${formatBytes(free)} free, and ${formatBytes(wanted)} are needed`,
-    {
-      hint: `${why} Free space there, or set scratch_dir of this entity to a larger disk. Nothing was written.`,
-    },
-  );
-}
-
-/** Names the directory that a backup uses on this machine while it runs. */
-export function backupScratch(scratch: string, id: string): string {
-  return join(scratch, `holdfast-backup-${id}`);
 }
 
 /**

@@ -7,8 +7,6 @@ import { assertOpensHeader, decrypt, encrypt, passphraseIdentity, passphraseReci
 import { damaged } from './errors.ts';
 import { compress, decompress, requireZstd } from './zstd.ts';
 
-export { requireZstd } from './zstd.ts';
-
 /** How new backups are closed: for the holders of keys, by a passphrase, or not at all. */
 export type Sealing =
   | { readonly scheme: 'age'; readonly recipients: readonly string[] }

@@ -15,9 +15,10 @@ import {
   type Verification,
   type VerifyLevel,
 } from '../../postgres/manifest.ts';
-import { assertRoom, backupScratch, preflightPhysical, takePhysicalBackup } from '../../postgres/physical.ts';
+import { preflightPhysical, takePhysicalBackup } from '../../postgres/physical.ts';
 import type { Backup, Catalogue } from '../../postgres/repository.ts';
 import { shortId } from '../../postgres/restore.ts';
+import { assertRoom, backupScratch } from '../../postgres/scratch.ts';
 import { checkStored, verifyBackup } from '../../postgres/verify.ts';
 import { WalArchive } from '../../postgres/wal-archive.ts';
 import type { Work } from '../../postgres/work.ts';
