@@ -165,6 +165,9 @@ function withoutComments(file: string): string {
 
 // Pods ---------------------------------------------------------------------------------------------------------------
 
+/** What lies outside of the entities file. A certificate is no secret, but a file that a pod needs all the same. */
+type Named = Pick<EntityDeclaration['references'][number], 'kind' | 'name' | 'fallback'>;
+
 interface Claim {
   readonly name: string;
   readonly mountPath: string;
@@ -194,7 +197,12 @@ function podParts(
   const env: JsonObject[] = [];
   const inConfig: JsonObject[] = [];
   const apart: { key: string; path: string }[] = [];
-  for (const { kind, name, fallback } of entity.references) {
+  const certificate = written(entity)['ssl_root_cert'];
+  const named: readonly Named[] =
+    typeof certificate === 'string' && isAbsolute(certificate)
+      ? [...entity.references, { kind: 'file', name: certificate }]
+      : entity.references;
+  for (const { kind, name, fallback } of named) {
     if (kind === 'env') {
       const optional = fallback !== undefined && keys.get(name)?.optional !== false;
       if (!keys.has(name))
@@ -439,15 +447,21 @@ function notesOf(
   request: KubernetesRequest,
 ): string[] {
   const local = [...pods.values()].some(({ claims }) => claims.length > 0);
+  const own = [...pods.keys()].filter((entity) => written(entity)['bin_dir'] !== undefined);
   const idle = scheduled.filter(({ base }) => (base.schedules ?? []).every(({ enabled }) => !enabled));
   return [
     ...(request.stateClaim === undefined
       ? ['State and audit trail end with each pod: --state-claim keeps them. The logs of the pods remain.']
       : []),
-    ...(local ? ['Backups lie on a claim in the same cluster: a store elsewhere survives it.'] : []),
+    ...(local
+      ? [
+          'Backups lie on a claim in the same cluster, which the pods of one node share: a store elsewhere survives both.',
+        ]
+      : []),
     ...(receivers.length > 0
       ? ['WAL receivers run as Deployments; each holds a replication slot while it exists.']
       : []),
+    ...own.map(({ base }) => `${base.key} names programs by bin_dir: they must be there in the image.`),
     ...idle.map(({ base }) => `No schedule of ${base.key} is enabled: its CronJobs are suspended.`),
   ];
 }
@@ -473,7 +487,7 @@ function labelOf(text: string): string {
 
 function fileName({ kind, metadata }: JsonObject, index: number): string {
   const { name } = metadata as { name: string };
-  return `${String(index).padStart(2, '0')}-${String(kind).toLowerCase()}-${name}.yaml`;
+  return `${String(index).padStart(3, '0')}-${String(kind).toLowerCase()}-${name}.yaml`;
 }
 
 function written(entity: EntityDeclaration): Readonly<Record<string, unknown>> {

@@ -136,7 +136,7 @@ carts:
       const { entities } = loadConfig({ text: `${table}${schedules}`, entityTypes, baseDirectory: '/nowhere' });
       return (await scheduleFaults(entities, registry)).map(({ message }) => message);
     };
-    expect(await check('  schedules: { daily: { input: { snapshot_id: nightly } } }\n')).toEqual([]);
+    expect(await check('  schedules: { daily: { input: { backup_name: nightly } } }\n')).toEqual([]);
     expect(await check('  schedules: { prune: "0 2 * * *" }\n')).toEqual(["'action' is missing"]);
   });
 
