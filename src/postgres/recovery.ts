@@ -71,9 +71,8 @@ export interface RecoveryLog {
 
 /** Reads what PostgreSQL wrote; its words are those of LC_ALL=C. */
 export function readRecoveryLog(text: string): RecoveryLog {
-  const at = [
-    ...text.matchAll(/last completed transaction was at log time (\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d(?:\.\d+)?)\+00/g),
-  ].at(-1);
+  const ended = /last completed transaction was at log time (\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)(?:\.(\d+))?\+00/g;
+  const [, day, time, fraction = ''] = [...text.matchAll(ended)].at(-1) ?? [];
   const redo = [...text.matchAll(/redo done at ([0-9A-F]+\/[0-9A-F]+)/g)].at(-1)?.[1];
   const problems: readonly (readonly [RegExp, RecoveryLog['problem']])[] = [
     [/recovery ended before configured recovery target was reached/, 'not_reached'],
@@ -84,7 +83,7 @@ export function readRecoveryLog(text: string): RecoveryLog {
   ];
   return {
     redo_done: redo,
-    last_transaction_at: at === undefined ? undefined : `${at[1]}T${at[2]}Z`,
+    last_transaction_at: day === undefined ? undefined : `${day}T${time}.${fraction.padEnd(6, '0')}Z`,
     problem: problems.find(([pattern]) => pattern.test(text))?.[1],
   };
 }
