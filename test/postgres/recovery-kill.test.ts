@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { chmod, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -46,7 +46,12 @@ describePostgres('a recovery that dies', () => {
     alive = await startPostgresHarness({ connection, database: 'shop', storage: store, stateDirectory: state });
     return alive;
   };
-  const input = (): JsonObject => ({ target_directory: directory, use_latest: true });
+  let oid: string;
+  const input = (): JsonObject => ({
+    target_directory: directory,
+    use_latest: true,
+    tablespace_map: { [oid]: `${directory}-space` },
+  });
 
   beforeAll(async () => {
     root = await mkdtemp(join(tmpdir(), 'hf-pitr-'));
@@ -61,7 +66,17 @@ describePostgres('a recovery that dies', () => {
     });
     connection = server.connection;
     await sql(connection, 'postgres', 'CREATE DATABASE shop');
-    await sql(connection, 'shop', 'CREATE TABLE marks (v text)');
+    const space = join(root, 'space');
+    await mkdir(space, { mode: 0o700 });
+    const account = await copyAccount();
+    if (account) await chown(space, account.uid, account.gid);
+    await sql(
+      connection,
+      'shop',
+      `CREATE TABLESPACE fast LOCATION '${space}'`,
+      'CREATE TABLE marks (v text) TABLESPACE fast',
+    );
+    oid = (await values(connection, 'shop', "SELECT oid::text FROM pg_tablespace WHERE spcname = 'fast'"))[0] ?? '';
     state = join(root, 'state-0');
     const harness = await revive();
     await harness.call('create-snapshot', { type: 'full' });
@@ -130,11 +145,25 @@ describePostgres('a recovery that dies', () => {
     });
     try {
       await copy.ready(undefined);
-      expect(await values(copy.connection, 'shop', 'SELECT v FROM marks')).toEqual(['last']);
+      const look = 'SELECT v FROM marks';
+      expect(await values(copy.connection, 'shop', look)).toEqual(['last']);
+      const [place] = await values(copy.connection, 'shop', `SELECT pg_tablespace_location(${oid})`);
+      expect(place).toBe(`${directory}-space`);
     } finally {
       await copy.stop();
     }
+    // The live server and its tablespace are where they were.
     expect(await values(connection, 'shop', 'SELECT v FROM marks')).toEqual(['last']);
+    expect(await readdir(`${directory}-space`)).toEqual(await readdir(join(root, 'space')));
+  });
+
+  it('asks where tablespaces go, and takes no place that is in use', async () => {
+    const harness = await revive();
+    const missing = await harness.fails('restore', { target_directory: directory, use_latest: true });
+    expect(missing).toMatchObject({ code: 'INVALID_PARAMETER', hint: expect.stringContaining('tablespace_map') });
+    expect(missing.details).toMatchObject({ tablespaces: [{ oid: Number(oid), location: join(root, 'space') }] });
+    const used = { ...input(), tablespace_map: { [join(root, 'space')]: join(root, 'space') } };
+    expect(await harness.fails('restore', used)).toMatchObject({ code: 'RESOURCE_EXISTS' });
   });
 
   it.each(['Unpacking', 'Replaying'])('leaves nothing when it is cancelled: %s', async (moment) => {
