@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { defineFleetAction, type FleetContext } from '../src/core/action.ts';
+import type { EntityBase } from '../src/core/context.ts';
 import { asHoldfastError, HoldfastError, isAbort } from '../src/core/errors.ts';
 import {
   AppliedSettings,
@@ -14,6 +15,18 @@ import { formatDuration, parseInstant, toTimestamp } from '../src/core/time.ts';
 
 const RiskName = z.string();
 
+const ScheduleRow = z.object({
+  name: z.string(),
+  action: z.string(),
+  cron: z.string(),
+  timezone: z.string(),
+  /** How the last run ended, `running`, `never_run` or `disabled`. */
+  state: z.string(),
+  ended_at: Timestamp.optional(),
+  problem: z.string().optional(),
+  consecutive_failures: z.number().optional(),
+});
+
 export const listDatabases = defineFleetAction({
   name: 'list-databases',
   title: 'List the configured databases',
@@ -27,25 +40,49 @@ export const listDatabases = defineFleetAction({
         provider: z.string(),
         labels: z.record(z.string(), z.string()).optional(),
         actions: z.array(z.string()),
+        schedules: z.array(ScheduleRow).optional(),
       }),
     ),
   }),
   errors: [],
   example: {},
-  async run({ entities, actions }) {
+  async run(context) {
+    const { entities, actions } = context;
     return {
-      databases: entities().map((entity) => ({
-        entity: entity.key,
-        type: entity.defines,
-        provider: entity.provider,
-        ...(Object.keys(entity.labels).length === 0 ? {} : { labels: { ...entity.labels } }),
-        actions: actions()
-          .filter((action) => action.on.includes(entity.defines))
-          .map((action) => action.name),
-      })),
+      databases: await Promise.all(
+        entities().map(async (entity) => ({
+          entity: entity.key,
+          type: entity.defines,
+          provider: entity.provider,
+          ...(Object.keys(entity.labels).length === 0 ? {} : { labels: { ...entity.labels } }),
+          actions: actions()
+            .filter((action) => action.on.includes(entity.defines))
+            .map((action) => action.name),
+          ...(entity.schedules === undefined ? {} : { schedules: await scheduleRows(context, entity) }),
+        })),
+      ),
     };
   },
 });
+
+function scheduleRows({ schedule }: FleetContext, { key, schedules = [] }: EntityBase) {
+  return Promise.all(
+    schedules.map(async ({ name, action, cron, timezone, enabled }) => {
+      // A list is answered where the state is away, too.
+      const { running, last, consecutive_failures = 0 } = (await schedule(key, name).catch(() => undefined)) ?? {};
+      return {
+        name,
+        action,
+        cron,
+        timezone,
+        state: enabled ? (running === undefined ? (last?.state ?? 'never_run') : 'running') : 'disabled',
+        ...(last === undefined ? {} : { ended_at: last.ended_at }),
+        ...(last?.message === undefined ? {} : { problem: last.message }),
+        ...(consecutive_failures === 0 ? {} : { consecutive_failures }),
+      };
+    }),
+  );
+}
 
 const SuggestedCall = z.object({ entity: z.string().optional(), action: z.string(), input: ProviderFacts });
 

@@ -61,6 +61,7 @@ const COMMON = `# Every entity may also have:
 #   labels: { env: production }                                   matched by rules of the guard
 #   objectives: { rpo: 15m, rto: 1h, min_retention: 14d, drill_every: 90d }    what you promised; kept for later checks
 #   endpoint: https://10.0.0.5:8443                               a private endpoint or an emulator
+#   schedules: { daily: "0 2 * * *" }                             calls by the clock while holdfast serve runs; docs/schedules.md
 `;
 
 const SECTIONS = `# Who may do what, and who has to agree. Rules are tried in order; the first that matches decides.

@@ -8,7 +8,7 @@ import type { Principal } from './principal.ts';
 import type { Provider, RecoveryOption } from './provider.ts';
 import type { Risk } from './risk.ts';
 import type { OperationView } from './schemas.ts';
-import type { OperationRecord } from './state.ts';
+import type { OperationRecord, ScheduleRecord } from './state.ts';
 
 type GuardedRisk = 'weaken' | 'delete' | 'merge' | 'overwrite';
 
@@ -167,6 +167,8 @@ export interface FleetContext {
   operation(id: string): Promise<OperationRecord>;
   /** Waits until an operation is over or the time has passed, with progress. */
   waitOperation(id: string, timeoutMs: number): Promise<OperationRecord>;
+  /** How a schedule of an entity stands; undefined while nothing is known of it. */
+  schedule(entity: string, name: string): Promise<ScheduleRecord | undefined>;
   /** An operation as every surface shows it. */
   view(record: OperationRecord): OperationView;
   now(): Date;

@@ -15,6 +15,7 @@ import type { Principal } from '../core/principal.ts';
 import { type Discovery, type PermissionState, type Provider, SHARED_ACTIONS } from '../core/provider.ts';
 import { hasFloor, higherRisk, isGuarded } from '../core/risk.ts';
 import type { Log, Runtime, SecretRef } from '../core/runtime.ts';
+import { scheduleKey } from '../core/schedule.ts';
 import type { OperationRecord, StateStore } from '../core/state.ts';
 import { didYouMean } from '../core/text.ts';
 import { resilientFetch } from '../resilience/fetch.ts';
@@ -628,6 +629,7 @@ class HoldfastEngine implements Engine {
         }),
       operation: (id) => this.#operation(id),
       waitOperation: (id, timeoutMs) => this.#waitOperation(id, timeoutMs, call),
+      schedule: (entity, name) => this.#options.store.schedule(scheduleKey(entity, name)),
       view: (record) => viewOperation(record, this.sandbox),
       now: this.#options.now,
     };

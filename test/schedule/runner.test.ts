@@ -491,3 +491,33 @@ describe('the scheduler', () => {
     expect(box.scheduled).toEqual([false]);
   });
 });
+
+describe('what agents see of schedules', () => {
+  it('is how each stands, in the list of databases', async () => {
+    const prune = schedule({ name: 'prune', action: 'prune-snapshots' });
+    const off = schedule({ name: 'off', enabled: false });
+    const { box, forward, engine } = await begin('2026-11-21T01:59:00Z', [schedule(), prune, off]);
+    box.removesMost = true;
+    await forward('2026-11-21T02:01:00Z');
+    const outcome = await engine.call({ principal: ANA, action: 'list-databases', input: {} });
+    expect(outcome).toMatchObject({
+      output: {
+        databases: [
+          {
+            entity: KEY,
+            schedules: [
+              { name: 'daily', cron: '0 2 * * *', timezone: 'UTC', state: 'succeeded', ended_at: expect.any(String) },
+              {
+                name: 'prune',
+                state: 'refused',
+                consecutive_failures: 1,
+                problem: expect.stringContaining('confirmation'),
+              },
+              { name: 'off', state: 'disabled' },
+            ],
+          },
+        ],
+      },
+    });
+  });
+});

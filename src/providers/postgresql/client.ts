@@ -213,7 +213,9 @@ export class PostgresClient implements Host {
       warnings.push('No identity is configured here: this machine can write backups but not verify or restore them.');
     }
     return {
-      automated: false,
+      automated: (entity.schedules ?? []).some(
+        ({ enabled, action }) => enabled && /^create-(?:snapshot|backup)$/.test(action),
+      ),
       pitr: { enabled: false },
       encryption: describeEncryption(entity.encryption),
       deletion_protection: false,

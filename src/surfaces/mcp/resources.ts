@@ -116,13 +116,14 @@ async function guideList(engine: Engine): Promise<{ uri: string; name: string; t
 }
 
 function entityRows(engine: Engine): object[] {
-  return engine.entities().map(({ key, defines, provider, labels, objectives }) => ({
+  return engine.entities().map(({ key, defines, provider, labels, objectives, schedules }) => ({
     entity: key,
     defines,
     guide: `backup://guide/${provider}`,
     ...(Object.keys(labels).length === 0 ? {} : { labels }),
     // Seconds, as the tools give them.
     ...(Object.keys(objectives).length === 0 ? {} : { objectives_seconds: objectives }),
+    ...(schedules === undefined ? {} : { schedules }),
   }));
 }
 
