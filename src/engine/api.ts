@@ -1,5 +1,5 @@
 import type { Action, AnyAction } from '../core/action.ts';
-import type { EntityBase } from '../core/context.ts';
+import type { EntityBase, ProviderContext } from '../core/context.ts';
 import type { JsonObject } from '../core/json.ts';
 import type { Progress } from '../core/operation.ts';
 import type { Plan } from '../core/plan.ts';
@@ -91,6 +91,18 @@ export interface DiscoveryRequest {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Work that a program does for an entity by itself, without a call for each piece: an archive_command, a receiver. */
+export interface ServiceRequest {
+  readonly principal: Principal;
+  readonly entity: string;
+  /** What policy and audit trail call it: `wal-push`. */
+  readonly name: string;
+  readonly risk: 'read' | 'create';
+  /** `run`: its beginning and its end. `day`: the first of each day and the day's sum, for what comes thousands of times. */
+  readonly audited: 'run' | 'day';
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** The whole of Holdfast behind the surfaces. */
 export interface Engine {
   readonly version: string;
@@ -118,6 +130,11 @@ export interface Engine {
    * @throws {HoldfastError} what the provider's errors map to, INVALID_PARAMETER for an unknown provider, POLICY_DENIED
    */
   discover(request: DiscoveryRequest): Promise<Discovery | undefined>;
+  /**
+   * Runs work that needs no call, as policy allows an action of this name and risk, with leave to write unless it reads.
+   * @throws {HoldfastError} POLICY_DENIED also where policy wants a confirmation; ENTITY_NOT_FOUND; whatever the work ends with
+   */
+  service<T>(request: ServiceRequest, work: (context: ProviderContext<unknown, unknown>) => Promise<T>): Promise<T>;
   confirmations(filter?: { states?: readonly ConfirmationState[]; limit?: number }): Promise<ConfirmationRecord[]>;
   /** @throws {HoldfastError} CONFIRMATION_INVALID, _EXPIRED, _DENIED, _USED, CONFIRMATION_MISMATCH for a wrong target name, POLICY_DENIED for one who may not decide */
   approve(decision: Decision): Promise<ConfirmationRecord>;

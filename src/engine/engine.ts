@@ -19,11 +19,21 @@ import { scheduleKey } from '../core/schedule.ts';
 import type { OperationRecord, StateStore } from '../core/state.ts';
 import { didYouMean } from '../core/text.ts';
 import { resilientFetch } from '../resilience/fetch.ts';
-import type { AccessRequest, AuditReport, Call, Decision, DiscoveryRequest, Engine, Outcome } from './api.ts';
+import type {
+  AccessRequest,
+  AuditReport,
+  Call,
+  Decision,
+  DiscoveryRequest,
+  Engine,
+  Outcome,
+  ServiceRequest,
+} from './api.ts';
 import { maskInput, parseInput } from './input.ts';
 import { errorOf, OperationRunner, type Script, viewOperation } from './operations.ts';
 import { withPolicy } from './permissions.ts';
 import { findAction, type Registry } from './registry.ts';
+import { Services } from './services.ts';
 
 /** A configured database: what is known of it before its references are resolved, and how to resolve them. */
 export interface ConfiguredEntity {
@@ -83,6 +93,7 @@ class HoldfastEngine implements Engine {
   readonly #guard: Guard;
   readonly #audit: ReturnType<typeof openAudit>;
   readonly #runner: OperationRunner;
+  readonly #services: Services;
   #plain: string | undefined;
   readonly #connections = new Map<string, Promise<Connection>>();
   readonly #fetches = new Map<string, ReturnType<typeof resilientFetch>>();
@@ -94,6 +105,13 @@ class HoldfastEngine implements Engine {
     this.sandbox = options.sandbox;
     this.#audit = openAudit(join(options.stateDirectory, 'audit.jsonl'), store, now);
     this.#guard = new Guard({ store, audit: this.#audit, policy, now, random });
+    this.#services = new Services({
+      stateDirectory: options.stateDirectory,
+      audit: this.#audit,
+      policy,
+      log: options.log,
+      now,
+    });
     this.#runner = new OperationRunner({
       store,
       sandbox: options.sandbox,
@@ -743,6 +761,21 @@ class HoldfastEngine implements Engine {
       const context = { runtime, access, endpoint, signal };
       return this.#mapped(provider, () => withoutGrant(async () => provider.discover?.(context)));
     });
+  }
+
+  async service<T>(
+    request: ServiceRequest,
+    work: (context: ProviderContext<unknown, unknown>) => Promise<T>,
+  ): Promise<T> {
+    this.#options.onCall?.();
+    try {
+      const { entity, client, runtime } = await this.#connect(request.entity);
+      const signal = request.signal ?? new AbortController().signal;
+      const run = () => work({ client, entity, runtime, signal });
+      return await this.#services.run(request, entity.labels, () => this.#mapped(this.#provider(entity), run));
+    } catch (cause) {
+      throw this.#clean(cause);
+    }
   }
 
   /** Reads on behalf of a surface outside of any action, for a line of the audit trail. */

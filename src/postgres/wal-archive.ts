@@ -456,7 +456,8 @@ export async function readSegmentHeader(path: string) {
   }
 }
 
-async function hashOf(path: string): Promise<string> {
+/** The SHA-256 of a file. */
+export async function hashOf(path: string): Promise<string> {
   const hash = createHash('sha256');
   for await (const chunk of createReadStream(path, { highWaterMark: 1024 * 1024 })) hash.update(chunk as Buffer);
   return hash.digest('hex');

@@ -35,6 +35,8 @@ export async function main(): Promise<number> {
       return { origin, endpoints: sandboxEndpoints(registry, origin), close };
     },
     runDemo: async (options) => (await import('./demo.ts')).runDemo(options),
+    runWal: async (options) =>
+      (await import('./wal.ts')).runWal(options, await open({ ...options, ...base }), user),
     checkConfig: async (options) => (await import('./check.ts')).checkConfig({ ...options, ...base }),
     openSchedules: async (options) => (await import('./schedules.ts')).openSchedules({ ...options, ...base }),
     init: async (options) => (await import('./init.ts')).init({ ...options, ...base }),

@@ -298,6 +298,8 @@ export class FakeEngine implements Engine {
     return undefined;
   }
 
+  service: Engine['service'] = () => Promise.reject(new Error('no service is run here'));
+
   async call(call: Call): Promise<Outcome> {
     this.made.push(call);
     const action = this.action(call.action, call.entity);
@@ -513,6 +515,7 @@ export function start(argv: readonly string[], options: RunOptions = {}): Runnin
     },
     checkConfig: async () => SAMPLE_REPORT,
     init: async () => SAMPLE_INIT,
+    runWal: async () => ({ outcome: 'stored' }),
     openSchedules: async () => {
       throw new Error('no schedules in this test');
     },

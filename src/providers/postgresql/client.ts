@@ -59,6 +59,7 @@ import { goodPhysical, PhysicalBackups } from './physical.ts';
 import { DirectoryRestorer } from './recovery.ts';
 import { Restorer } from './restore.ts';
 import { assertDeletable, noBackupRuns, Retention } from './retention.ts';
+import { EntityWal, type WalCheck } from './wal.ts';
 
 const DEFAULT_LEVEL = 3;
 const DEFAULT_MAX_ROWS = 50_000_000;
@@ -72,6 +73,7 @@ export class PostgresClient implements Host {
   readonly retention: Retention;
   readonly differ: Differ;
   readonly physical: PhysicalBackups;
+  readonly wal: EntityWal;
 
   constructor(entity: PostgresEntity & EntityBase, runtime: Runtime) {
     this.entity = entity;
@@ -81,6 +83,7 @@ export class PostgresClient implements Host {
     this.retention = new Retention(this);
     this.differ = new Differ(this);
     this.physical = new PhysicalBackups(this);
+    this.wal = new EntityWal(this);
   }
 
   /** Where the server is, from the URL and the single parameters, which win. */
@@ -233,6 +236,7 @@ export class PostgresClient implements Host {
         verified_at: good.find(({ verifiedAt }) => verifiedAt !== undefined)?.verifiedAt ?? null,
         deep_verification: this.#scratchRule(),
         newest_physical: good.find(isPhysical)?.manifest.id ?? null,
+        wal: wal.facts,
       },
     };
   }
@@ -406,6 +410,10 @@ export class PostgresClient implements Host {
         },
       ];
     });
+  }
+
+  async checkWal(scope: Scope, timeoutSeconds: number | undefined): Promise<WalCheck> {
+    return this.wal.check(scope, goodPhysical(await this.repository().catalogue()), timeoutSeconds);
   }
 
   // --- create-snapshot -----------------------------------------------------------------------------------------------

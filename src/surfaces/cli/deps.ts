@@ -57,6 +57,27 @@ export interface DemoOptions {
   print(line: string): void;
 }
 
+export interface WalOptions extends EngineOptions {
+  /** `<namespace>/<name>` */
+  readonly entity: string;
+  readonly work:
+    | { readonly do: 'push'; readonly path: string; readonly name: string | undefined }
+    | { readonly do: 'fetch'; readonly name: string; readonly path: string; readonly partial: boolean }
+    | { readonly do: 'receive' };
+  /** Ends a receiver. */
+  readonly signal: AbortSignal;
+}
+
+export interface WalOutcome {
+  /** Of `push`. */
+  readonly outcome?: 'stored' | 'there';
+  /** Of `fetch`: whether the archive has it. */
+  readonly found?: boolean;
+  /** Of `receive`. */
+  readonly stored_segments?: number;
+  readonly left_in_spool?: number;
+}
+
 export interface ConfigFault {
   readonly file?: string | undefined;
   /** From 1. */
@@ -215,6 +236,8 @@ export interface CliDeps {
   startSandbox(options: SandboxOptions): Promise<RunningSandbox>;
   /** Gives the exit status. */
   runDemo(options: DemoOptions): Promise<number>;
+  /** Archives, fetches or receives the write-ahead log of one entity. */
+  runWal(options: WalOptions): Promise<WalOutcome>;
   checkConfig(options: EngineOptions): Promise<ConfigReport>;
   /**
    * Looks through the accounts whose credentials it finds and writes an entities file of what it sees.

@@ -26,6 +26,7 @@ import { Prompter } from './prompt.ts';
 import { addSchedule } from './schedule.ts';
 import { addServices, serveStdio } from './serve.ts';
 import { styled, Terminal } from './terminal.ts';
+import { addWal } from './wal.ts';
 
 const HELP_WIDTH = 100;
 
@@ -135,6 +136,7 @@ holdfast help COMMAND shows more; holdfast help exit-codes lists the exit status
   addSchedule(program, cli);
   program.commandsGroup('Services:');
   addServices(program, cli);
+  addWal(program, cli);
   program.commandsGroup('Help:');
   addHelp(program, cli);
 }
