@@ -16,6 +16,9 @@ const RESTORING = [CREATE_DATABASES, OWN_DATABASE, END_SESSIONS];
 export const guide: ProviderGuide = {
   behaviour: [
     'A snapshot is one pg_dump of one database, compressed by zstd, sealed by age and stored by Holdfast: it holds the data as of one moment, and there is no way to any moment in between.',
+    'create-snapshot with type: full copies the whole server by pg_basebackup while it runs, every database and role and the write-ahead log that the copy needs; it comes back as a data directory of its own, never into a database.',
+    'type: incr holds what changed since the newest physical backup, diff since the newest full one; both need PostgreSQL 17 with summarize_wal = on, and neither can be restored when what it rests on is gone.',
+    'verify-snapshot of a physical backup unpacks it in scratch_dir and holds every file against the list of the server (readable), or also starts it behind a private socket and reads every table and index (restored).',
     'Roles and their passwords belong to the server, not to a database; the snapshot keeps the definitions of roles beside the data, without passwords.',
     'A snapshot is visible only once it is complete and its checksum is written; one that was interrupted is never listed as restorable.',
     'A restore makes a new database and compares it with the inventory that was taken in the same moment as the snapshot; only then is it used.',
@@ -27,8 +30,10 @@ export const guide: ProviderGuide = {
   limits: [
     'PostgreSQL 13 or newer; pg_dump and pg_restore of the major version of the server or newer.',
     'A snapshot of a newer major version does not restore into an older server.',
+    'A physical backup needs a role with REPLICATION and a replication line in pg_hba.conf, and comes back on the same major version only.',
+    'Verifying a physical backup, and taking one of a server with tablespaces, wants room for the whole server on this machine (scratch_dir).',
     'A dump waits 30 seconds for a lock on a table, then gives up.',
-    'One backup at a time for each database.',
+    'One backup at a time for each entity.',
     'Tables of more than 50 million rows are counted, not fingerprinted (fingerprint_max_rows).',
     'A restore wants free disk space of about 1.2 times the database.',
   ],
@@ -44,6 +49,7 @@ export const guide: ProviderGuide = {
     'list-snapshots': [],
     'describe-snapshot': [],
     'delete-snapshot': [],
+    'check-catalog': [],
     'diff-snapshot': [READ_ALL_DATA, BYPASS_ROW_SECURITY],
     'prune-snapshots': [],
     'hold-snapshot': [],
