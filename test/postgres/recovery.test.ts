@@ -1,6 +1,7 @@
-import { chmod, mkdir, mkdtemp, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { chmod, chown, cp, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { generateIdentity, identityToRecipient } from 'age-encryption';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import type { JsonObject } from '../../src/core/json.ts';
 import type { Plan } from '../../src/core/plan.ts';
@@ -9,7 +10,8 @@ import type { Connection } from '../../src/postgres/connection.ts';
 import { copyAccount, findServerOf, startCopyServer } from '../../src/postgres/copy-server.ts';
 import type { PrivateServer } from '../../src/postgres/private-server.ts';
 import { Repository, sourceIdOf } from '../../src/postgres/repository.ts';
-import { WalArchive } from '../../src/postgres/wal-archive.ts';
+import type { Sealing } from '../../src/postgres/seal.ts';
+import { WalArchive, type WalSource } from '../../src/postgres/wal-archive.ts';
 import { localStore } from '../../src/storage/local.ts';
 import { ANA } from '../support/harness.ts';
 import {
@@ -47,13 +49,12 @@ describePostgres('recovery to a point in time', () => {
     });
   };
   /** Ends the segment that is being written and brings everything that the server has archived into the store. */
-  const ship = async (): Promise<void> => {
+  const ship = async (into = archive, sealing: Sealing = { scheme: 'none' }): Promise<void> => {
     const segment = await one('SELECT pg_walfile_name(pg_switch_wal())');
     await vi.waitFor(async () => expect(await readdir(archived)).toContain(segment), { timeout: 20_000 });
     for (const name of (await readdir(archived)).sort()) {
       if (!/^[0-9A-F]{24}$/.test(name)) continue;
-      if (!(await archive.has(name)))
-        await archive.put(join(archived, name), { sealing: { scheme: 'none' }, level: 1 });
+      if (!(await into.has(name))) await into.put(join(archived, name), { sealing, level: 1 });
     }
   };
   const planOf = async (input: JsonObject): Promise<Plan> => {
@@ -65,6 +66,15 @@ describePostgres('recovery to a point in time', () => {
     const found = await harness.call('find-recovery-options', input, { entity: undefined });
     return found['options'] as JsonObject[];
   };
+  const archiveOf = (storage: string): WalArchive =>
+    new WalArchive(new Repository(localStore(storage), sourceIdOf('app/shop')), {
+      assertMayWrite: () => {},
+      log: { debug() {}, info() {}, warn() {}, error() {} },
+    });
+  const sourceOf = async (): Promise<WalSource> => ({
+    system_identifier: await one('SELECT system_identifier::text FROM pg_control_system()'),
+    segment_size: 16_777_216,
+  });
   const target = (): string => {
     count += 1;
     return join(root, `copy-${count}`);
@@ -106,18 +116,8 @@ describePostgres('recovery to a point in time', () => {
     await sql(connection, 'shop', 'CREATE TABLE marks (v text)', "INSERT INTO marks VALUES ('base')");
     await pgbench('-i', '-q', '-s', '1');
     harness = await startPostgresHarness({ connection, database: 'shop' });
-    archive = new WalArchive(new Repository(localStore(harness.storage), sourceIdOf('app/shop')), {
-      assertMayWrite: () => {},
-      log: { debug() {}, info() {}, warn() {}, error() {} },
-    });
-    await archive.claim(
-      {
-        system_identifier: await one('SELECT system_identifier::text FROM pg_control_system()'),
-        segment_size: 16_777_216,
-      },
-      'app/shop',
-      new Date(),
-    );
+    archive = archiveOf(harness.storage);
+    await archive.claim(await sourceOf(), 'app/shop', new Date());
     const load = pgbench('-n', '-c', '2', '-t', '300');
     base = (await harness.call('create-snapshot', { type: 'full' })).id;
     await load;
@@ -174,32 +174,6 @@ describePostgres('recovery to a point in time', () => {
     const position = target();
     await harness.call('restore', { target_directory: position, lsn: afterPoint });
     expect(await inCopy(position, marks)).toEqual(['base,before point,after point']);
-  });
-
-  it('recovers the newest that the archive has, and says how far that is', async () => {
-    const directory = target();
-    const plan = await planOf({ target_directory: directory, use_latest: true });
-    expect(plan.loses).toMatch(/^nothing/);
-    expect(plan.warnings.join()).toMatch(/Everything up to [0-9A-F]+\/[0-9A-F]+, last commit 20/);
-    expect(plan.blast_radius).toMatchObject({ wal_segments: expect.any(Number), backups: [base] });
-    const result = await harness.call('restore', { target_directory: directory, use_latest: true });
-    expect(
-      await inCopy(directory, 'SELECT v FROM marks WHERE xmin::text::int8 = (SELECT max(xmin::text::int8) FROM marks)'),
-    ).toEqual(['last']);
-    // What a person does next names every path.
-    const steps = (result['steps'] as string[]).join('\n');
-    const live = `${server.directory}/data`;
-    for (const part of [
-      `mv ${live} ${live}.before-`,
-      `mv ${directory} ${live}`,
-      'pg_ctl',
-      '00000002.history',
-      'type=full',
-    ]) {
-      expect(steps).toContain(part);
-    }
-    const status = await harness.call('get-restore-status');
-    expect(status).toMatchObject({ status: 'succeeded', usable: true, target: directory });
   });
 
   it('takes everything in the archive for a moment after its last commit, and says so', async () => {
@@ -313,6 +287,71 @@ describePostgres('recovery to a point in time', () => {
     }
   });
 
+  it('can be done with age, zstd and the programs of PostgreSQL alone, as describe-snapshot prints it', async () => {
+    const identity = await generateIdentity();
+    const recipient = await identityToRecipient(identity);
+    const sealed = await startPostgresHarness({
+      connection,
+      database: 'shop',
+      parameters: { encryption: { recipients: [recipient], identity: '${env:AGE_KEY}' } },
+      secrets: { AGE_KEY: identity },
+    });
+    const hand = join(root, 'by-hand');
+    try {
+      const { id } = await sealed.call('create-snapshot', { type: 'full' });
+      const { provider } = await sealed.call('describe-snapshot', { snapshot_id: id });
+      expect(provider).not.toHaveProperty('recovery_without_holdfast');
+      await sql(connection, 'shop', "INSERT INTO marks VALUES ('by hand')");
+      const own = archiveOf(sealed.storage);
+      await own.claim(await sourceOf(), 'app/shop', new Date());
+      await ship(own, { scheme: 'age', recipients: [recipient] });
+      const lsn = await one('SELECT pg_current_wal_lsn()');
+      await sql(connection, 'shop', "INSERT INTO marks VALUES ('too late')");
+      await ship(own, { scheme: 'age', recipients: [recipient] });
+      const described = await sealed.call('describe-snapshot', { snapshot_id: id });
+      const lines = described.provider['recovery_without_holdfast'] as unknown as string[];
+      // What an operator has: a copy of the storage, a key, and a shell as the account of the server.
+      await mkdir(hand);
+      await cp(join(sealed.storage, `v1/${sourceIdOf('app/shop')}`), join(hand, 'store'), { recursive: true });
+      await writeFile(join(hand, 'key'), identity);
+      const { directory } = await findServerOf(15);
+      const script = lines
+        .join('\n')
+        .replaceAll('NEW_DATA_DIRECTORY', `${hand}/data`)
+        .replaceAll('WAL_DIRECTORY', `${hand}/store/wal`)
+        .replaceAll('KEY_FILE', `${hand}/key`)
+        .replaceAll('TARGET_LSN', lsn)
+        .replace(
+          '-c port=FREE_PORT',
+          `-c config_file=${hand}/conf -c hba_file=${hand}/hba -k ${hand} -c listen_addresses=`,
+        );
+      await writeFile(join(hand, 'conf'), '');
+      await writeFile(join(hand, 'hba'), 'local all all trust\n');
+      await writeFile(join(hand, 'script'), `cd ${hand}/store/backups/${id}\n${script} -l ${hand}/log -w\n`);
+      const account = await copyAccount();
+      if (account)
+        for (const name of await readdir(hand, { recursive: true }))
+          await chown(join(hand, name), account.uid, account.gid);
+      if (account) await chown(hand, account.uid, account.gid);
+      const env = { PATH: `${directory}:/usr/local/bin:/usr/bin:/bin`, LC_ALL: 'C' };
+      await runChild('/bin/sh', [join(hand, 'script')], { env, account });
+      try {
+        const there = { ...connection, host: hand, port: 5432 };
+        await vi.waitFor(
+          async () => expect(await values(there, 'shop', 'SELECT pg_is_in_recovery()')).toEqual(['false']),
+          { timeout: 20_000 },
+        );
+        expect(await values(there, 'shop', 'SELECT v FROM marks ORDER BY xmin::text::int8 DESC LIMIT 1')).toEqual([
+          'by hand',
+        ]);
+      } finally {
+        await runChild(join(directory, 'pg_ctl'), ['stop', '-D', `${hand}/data`, '-m', 'immediate'], { env, account });
+      }
+    } finally {
+      await sealed.close();
+    }
+  });
+
   it('promotes nothing when a segment goes away while it recovers, and removes or keeps what there is', async () => {
     const names: string[] = [];
     for await (const { file } of archive.list()) if (file.kind === 'segment') names.push(file.name);
@@ -338,6 +377,59 @@ describePostgres('recovery to a point in time', () => {
     });
     expect(await readdir(directory)).toContain('recovery.signal');
     expect(await harness.call('get-restore-status')).toMatchObject({ status: 'failed', usable: false });
+  });
+
+  it('recovers the newest that the archive has, and follows the timeline on which that goes on', async () => {
+    const directory = target();
+    const plan = await planOf({ target_directory: directory, use_latest: true });
+    expect(plan.loses).toMatch(/^nothing/);
+    expect(plan.warnings.join()).toMatch(/Everything up to [0-9A-F]+\/[0-9A-F]+, last commit 20/);
+    expect(plan.blast_radius).toMatchObject({ wal_segments: expect.any(Number), backups: [base] });
+    const result = await harness.call('restore', { target_directory: directory, use_latest: true });
+    expect(
+      await inCopy(directory, 'SELECT v FROM marks WHERE xmin::text::int8 = (SELECT max(xmin::text::int8) FROM marks)'),
+    ).toEqual(['last']);
+    // What a person does next names every path.
+    const steps = (result['steps'] as string[]).join('\n');
+    const data = `${server.directory}/data`;
+    for (const part of [
+      `mv ${data} ${data}.before-`,
+      `mv ${directory} ${data}`,
+      'pg_ctl',
+      '00000002.history',
+      'type=full',
+    ]) {
+      expect(steps).toContain(part);
+    }
+    const status = await harness.call('get-restore-status');
+    expect(status).toMatchObject({ status: 'succeeded', usable: true, target: directory });
+
+    // A person swapped the directories and switched archiving on again.
+    const live = await startCopyServer({
+      data: directory,
+      binaries: await findServerOf(15),
+      account: await copyAccount(),
+      superuser: 'postgres',
+      database: 'shop',
+      settings: { archive_mode: 'on', archive_command: `cp "%p" "${archived}/%f"` },
+    });
+    try {
+      await live.ready(undefined);
+      await sql(live.connection, 'shop', "INSERT INTO marks VALUES ('on two')");
+      const [segment] = await values(live.connection, 'shop', 'SELECT pg_walfile_name(pg_switch_wal())');
+      await vi.waitFor(async () => expect(await readdir(archived)).toContain(segment), { timeout: 20_000 });
+      const wal = join(directory, 'pg_wal');
+      await archive.put(join(wal, '00000002.history'), { sealing: { scheme: 'none' }, level: 1 });
+      await archive.put(join(wal, String(segment)), { sealing: { scheme: 'none' }, level: 1 });
+    } finally {
+      await live.stop();
+    }
+    const onTwo = target();
+    const next = await harness.call('restore', { target_directory: onTwo, use_latest: true });
+    expect(next['reached']).toMatchObject({ timeline: 3 });
+    expect(await inCopy(onTwo, 'SELECT v FROM marks ORDER BY xmin::text::int8 DESC LIMIT 1')).toEqual(['on two']);
+    const given = await planOf({ target_directory: target(), use_latest: true, timeline: 1 });
+    expect(given.facts.context).toMatchObject({ timeline: 1 });
   });
 });
 

@@ -315,6 +315,12 @@ export class PostgresClient implements Host {
     const backup = await repository.get(id);
     const { manifest, verifications } = backup;
     const chain = isPhysical(backup) ? await this.physical.chain(backup) : [];
+    const parts = chain?.map((part) => part.manifest);
+    const byHand = parts === undefined ? undefined : recoverCommand(manifest, parts);
+    const steps =
+      manifest.kind === 'physical' && byHand !== undefined
+        ? await this.directories.byHand(manifest, byHand)
+        : undefined;
     const point = toRecoveryPoint(
       backup,
       repository,
@@ -351,13 +357,8 @@ export class PostgresClient implements Host {
         })),
         ...(manifest.kind === 'physical' ? { wal: manifest.wal, tablespaces: manifest.tablespaces?.length ?? 0 } : {}),
         ...(chain && chain.length > 1 ? { rests_on: chain.slice(0, -1).map((part) => part.manifest.id) } : {}),
-        without_holdfast:
-          chain === undefined
-            ? 'not possible: a backup that this one rests on is missing'
-            : recoverCommand(
-                manifest,
-                chain.map((part) => part.manifest),
-              ),
+        without_holdfast: byHand ?? 'not possible: a backup that this one rests on is missing',
+        ...(steps === undefined ? {} : { recovery_without_holdfast: steps }),
       },
     };
   }

@@ -35,7 +35,7 @@ import {
   stopAbandoned,
 } from '../../postgres/copy-server.ts';
 import { whileInUse } from '../../postgres/in-use.ts';
-import { isPhysical, type PhysicalManifest, payloadOf } from '../../postgres/manifest.ts';
+import { isPhysical, LAYOUT, type PhysicalManifest, payloadOf } from '../../postgres/manifest.ts';
 import {
   type RecoveryTarget,
   readRecoveryLog,
@@ -795,6 +795,35 @@ export class DirectoryRestorer {
       return { ...job, status: 'succeeded', percent: 100, usable, ended_at: text('at') };
     }
     return { ...job, status: (await exists(String(latest?.['side']))) ? 'running' : 'unknown', usable: false };
+  }
+
+  /**
+   * Writes how a physical backup is recovered to a moment with stock commands alone, a line each; undefined where no log is
+   * archived. `unpacked` are the commands that make a data directory of the backup and start it.
+   */
+  async byHand({ encryption }: PhysicalManifest, unpacked: string): Promise<string[] | undefined> {
+    const repository = this.#host.repository();
+    if ((await new WalArchive(repository, this.#host.runtime).source()) === undefined) return undefined;
+    const sealed = encryption.scheme === 'age';
+    const name = sealed ? '"$w.zst.age"' : '"$w.zst"';
+    const open = sealed
+      ? `age -d ${encryption.passphrase ? '' : '-i KEY_FILE '}${name} | zstd -dqfo "%p"`
+      : `zstd -dqfo "%p" ${name}`;
+    return [
+      `# WAL_DIRECTORY: a copy of ${cleanText(`${repository.store.location}/${LAYOUT}/${repository.sourceId}/wal`, 400)}; every path absolute, readable by the account of the server.`,
+      '# TARGET_LSN: always one, or a missing segment is a silent loss. Of the last record: pg_waldump LAST_SEGMENT | tail -n 1. Or give recovery_target_time.',
+      ...(encryption.passphrase ? ['# age asks for the passphrase at each segment: decrypt them beforehand.'] : []),
+      'set -e',
+      ...unpacked.split(' && ').slice(0, -1),
+      'touch NEW_DATA_DIRECTORY/recovery.signal',
+      "cat >> NEW_DATA_DIRECTORY/postgresql.auto.conf <<'END'",
+      'archive_mode = off',
+      `restore_command = 'w=WAL_DIRECTORY/$(echo %f | cut -c1-8)/%f; if [ -e ${name} ]; then ${open}; else cp "$w" "%p"; fi'`,
+      "recovery_target_lsn = 'TARGET_LSN'",
+      'recovery_target_action = promote',
+      'END',
+      "pg_ctl start -D NEW_DATA_DIRECTORY -o '-c port=FREE_PORT'",
+    ];
   }
 
   /** Offers a recovery to a moment, or to the newest one, where the archive leads there. */
