@@ -45,6 +45,15 @@ export interface ScheduleState {
   readonly next: Date | undefined;
 }
 
+/** How a call is made: by the clock, or for somebody who waits for it. */
+interface RunOptions {
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: Progress) => void;
+  readonly isAsked?: boolean;
+}
+
+type Ending = Pick<ScheduleRun, 'state' | 'code' | 'message' | 'hint' | 'operation_id'>;
+
 interface Entry {
   readonly key: string;
   readonly entity: string;
@@ -191,7 +200,7 @@ export class Scheduler {
     const claimed = await this.#claim(record, { settled_until: settled }, undefined);
     if (claimed === undefined)
       throw new HoldfastError('INVALID_STATE', `${entry.key} was begun by another process at the same moment`);
-    const work = this.#run(entry, claimed, options);
+    const work = this.#run(entry, claimed, { ...options, isAsked: true });
     this.#keep(entry.key, work);
     const { error, outcome } = await work;
     if (error !== undefined) throw error;
@@ -296,9 +305,31 @@ export class Scheduler {
   async #run(
     entry: Entry,
     claimed: ScheduleRecord,
-    { signal: outer, onProgress }: { signal?: AbortSignal; onProgress?: (progress: Progress) => void },
+    how: RunOptions,
   ): Promise<{ outcome?: Outcome; error?: HoldfastError }> {
-    const { entity, schedule } = entry;
+    const held = this.#hold(claimed);
+    try {
+      const ended = await this.#call(entry, how);
+      const record = await held.release();
+      const { outcome, error } = ended;
+      const operation = outcome?.kind === 'operation' ? outcome.operation : undefined;
+      // Left at a shut-down: the next process goes on with the operation and says how it ended.
+      if (operation !== undefined && isOpen(operation.status)) await this.#leave(record);
+      else if (error === undefined) {
+        const id = operation === undefined ? {} : { operation_id: operation.operation_id };
+        await this.#finish(entry, record, { state: 'succeeded', ...id }, how.isAsked);
+      } else await this.#finish(entry, record, failureOf(error), how.isAsked);
+      return ended;
+    } finally {
+      held.drop();
+    }
+  }
+
+  /** Makes the call and waits for its end, whatever that is; what was interrupted has cleaned up by then. */
+  async #call(
+    { entity, schedule }: Entry,
+    { signal: outer, onProgress }: RunOptions,
+  ): Promise<{ outcome?: Outcome; error?: HoldfastError }> {
     const controller = new AbortController();
     const onAbort = (): void => controller.abort(outer?.reason);
     if (outer?.aborted === true) onAbort();
@@ -311,7 +342,6 @@ export class Scheduler {
             isOverdue = true;
             controller.abort(new DOMException('the run took too long', 'AbortError'));
           });
-    const held = this.#hold(claimed);
     try {
       const principal = schedulePrincipal(entity, schedule.name);
       const call = { principal, entity, signal: controller.signal };
@@ -323,33 +353,15 @@ export class Scheduler {
         wait: 'end',
         ...(onProgress === undefined ? {} : { onProgress }),
       });
-      const record = await held.release();
-      // Left at a shut-down: the next process goes on with the operation and says how it ended.
-      if (outcome.kind === 'operation' && isOpen(outcome.operation.status)) {
-        await this.#leave(record);
-        return { outcome };
-      }
-      const id = outcome.kind === 'operation' ? { operation_id: outcome.operation.operation_id } : {};
-      await this.#finish(entry, record, { state: 'succeeded', ...id });
       return { outcome };
     } catch (cause) {
-      const own = asHoldfastError(cause);
-      const error = isOverdue ? tookTooLong(schedule, own) : own;
+      const error = asHoldfastError(cause);
       const operation = error.details?.['operation_id'];
       if (controller.signal.aborted && typeof operation === 'string') await this.#ended(operation);
-      const record = await held.release();
-      await this.#finish(entry, record, {
-        state: REFUSALS.includes(error.code) ? 'refused' : 'failed',
-        code: error.code,
-        message: error.message,
-        hint: error.hint,
-        ...(typeof operation === 'string' ? { operation_id: operation } : {}),
-      });
-      return { error };
+      return { error: isOverdue ? tookTooLong(schedule, error) : error };
     } finally {
       cancelLimit?.();
       outer?.removeEventListener('abort', onAbort);
-      held.drop();
     }
   }
 
@@ -387,11 +399,7 @@ export class Scheduler {
     await this.#options.store.saveSchedule({ ...record, running: { ...running, owner } }, record.version);
   }
 
-  async #finish(
-    entry: Entry,
-    record: ScheduleRecord,
-    ending: Pick<ScheduleRun, 'state' | 'code' | 'message' | 'hint' | 'operation_id'>,
-  ): Promise<ScheduleRecord> {
+  async #finish(entry: Entry, record: ScheduleRecord, ending: Ending, isAsked = false): Promise<ScheduleRecord> {
     const { running, ...rest } = record;
     const ended_at = this.#options.now().toISOString();
     const isGood = ending.state === 'succeeded';
@@ -404,8 +412,9 @@ export class Scheduler {
       missed: isGood ? 0 : record.missed,
     };
     const saved = await this.#options.store.saveSchedule(next, record.version);
-    if (isGood) {
-      this.#options.log.info('a schedule ran', { schedule: entry.key, ...shown(ending) });
+    // Whoever asked for it gets the error; of what the clock began nobody else hears.
+    if (isGood || isAsked) {
+      this.#options.log.info(WORDS[ending.state], { schedule: entry.key, ...shown(ending) });
     } else {
       this.#options.log.error(WORDS[ending.state], {
         schedule: entry.key,
@@ -433,7 +442,7 @@ export class Scheduler {
       });
     }
     if (isOpen(own.status)) return record;
-    return this.#finish(entry, record, { ...endingOf(own), operation_id: own.id });
+    return this.#finish(entry, record, endingOf(own));
   }
 
   /** Waits until an interrupted operation has cleaned up, so that the next run does not meet it. */
@@ -505,10 +514,21 @@ function isOpen(status: string): boolean {
   return status === 'pending' || status === 'running';
 }
 
-function endingOf(record: OperationRecord): Pick<ScheduleRun, 'state' | 'code' | 'message' | 'hint'> {
+function endingOf(record: OperationRecord): Ending {
   const error = errorOf(record);
-  if (error === undefined) return { state: record.status === 'succeeded' ? 'succeeded' : 'failed' };
-  return { state: 'failed', code: error.code, message: error.message, hint: error.hint };
+  if (error !== undefined) return failureOf(error);
+  return { state: record.status === 'succeeded' ? 'succeeded' : 'failed', operation_id: record.id };
+}
+
+function failureOf({ code, message, hint, details }: HoldfastError): Ending {
+  const operation = details?.['operation_id'];
+  return {
+    state: REFUSALS.includes(code) ? 'refused' : 'failed',
+    code,
+    message,
+    hint,
+    ...(typeof operation === 'string' ? { operation_id: operation } : {}),
+  };
 }
 
 function shown({ code, message, operation_id }: Partial<ScheduleRun>): JsonObject {
