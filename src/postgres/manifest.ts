@@ -25,6 +25,8 @@ const Payload = z.looseObject({
   /** `dump`, `directory`, `globals`, `inventory`, `base` or `backup_manifest`. */
   content: z.string().max(40),
   encoding: z.array(z.enum(['zstd', 'age'])),
+  /** Of the age header alone: a header that was changed is told from one that is for another key. */
+  header_sha256: Sha256.optional(),
 });
 export type Payload = z.infer<typeof Payload>;
 
