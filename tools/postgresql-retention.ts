@@ -75,3 +75,58 @@ export const releaseSnapshot = defineAction({
   plan: (context, { snapshot_id }) => context.client.retention.planRelease(snapshot_id),
   run: async ({ client }, { snapshot_id }) => (await client.retention.release(snapshot_id)) as z.input<typeof Held>,
 });
+
+const Backup = z.object({
+  snapshot_id: z.string(),
+  type: z.string(),
+  data_at: Timestamp,
+  database: z.string(),
+  server_version: z.string(),
+});
+
+const CatalogueReport = z.object({
+  location: z.string(),
+  /** Whether every backup that is listed is there, whole as far as sizes tell, with all that it rests on. */
+  healthy: z.boolean(),
+  sources: z.array(
+    z.object({
+      source_id: z.string(),
+      name: z.string().nullable(),
+      backups: z.number(),
+      physical: z.number(),
+      stored_bytes: z.number(),
+      newest: Backup.nullable(),
+      newest_good: Backup.nullable(),
+      verified_at: Timestamp.nullable(),
+      held: z.number(),
+      wal_segments: z.number(),
+      /** `opens`, `does_not_open`, `no_key_here`, `not_encrypted` or `damaged`: of the newest good one. */
+      key: z.string().optional(),
+      unfinished: z.array(z.string()),
+      problems: z.array(z.object({ kind: z.string(), what: z.string(), message: z.string() })),
+      problems_found: z.number(),
+      grave_problems: z.number(),
+      /** What the entities file of a new machine needs to restore from here. */
+      entity: z
+        .object({ namespace: z.string(), name: z.string(), parameters: z.record(z.string(), z.unknown()) })
+        .nullable(),
+    }),
+  ),
+  foreign: z.object({ count: z.number(), bytes: z.number(), names: z.array(z.string()) }),
+  other_layouts: z.record(z.string(), z.number()),
+});
+
+export const checkCatalog = defineAction({
+  provider: postgresql,
+  name: 'check-catalog',
+  title: 'Look through the storage of PostgreSQL backups',
+  summary: 'Finds damaged, missing, orphaned and foreign objects, and whether the key here opens the backups.',
+  risk: 'read',
+  input: z.object({ all_sources: z.boolean().optional() }),
+  output: CatalogueReport,
+  errors: ['INSUFFICIENT_PERMISSIONS', 'PROVIDER_UNAVAILABLE', 'CONFIG_INVALID', 'AUTHENTICATION_FAILED'],
+  source: 'a list of the storage; its manifests',
+  example: {},
+  run: async ({ client, signal }, { all_sources = false }) =>
+    (await client.catalogue.check({ signal }, all_sources)) as z.input<typeof CatalogueReport>,
+});

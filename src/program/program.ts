@@ -35,9 +35,9 @@ export async function main(): Promise<number> {
       return { origin, endpoints: sandboxEndpoints(registry, origin), close };
     },
     runDemo: async (options) => (await import('./demo.ts')).runDemo(options),
-    runWal: async (options) =>
-      (await import('./wal.ts')).runWal(options, await open({ ...options, ...base }), user),
+    runWal: async (options) => (await import('./wal.ts')).runWal(options, await open({ ...options, ...base }), user),
     checkConfig: async (options) => (await import('./check.ts')).checkConfig({ ...options, ...base }),
+    lookThrough: async (options) => (await import('./catalog.ts')).lookThrough({ ...options, ...base }),
     openSchedules: async (options) => (await import('./schedules.ts')).openSchedules({ ...options, ...base }),
     init: async (options) => (await import('./init.ts')).init({ ...options, ...base }),
     stdin,

@@ -516,6 +516,9 @@ export function start(argv: readonly string[], options: RunOptions = {}): Runnin
     checkConfig: async () => SAMPLE_REPORT,
     init: async () => SAMPLE_INIT,
     runWal: async () => ({ outcome: 'stored' }),
+    lookThrough: async () => {
+      throw new HoldfastError('NOT_SUPPORTED', 'no storage here');
+    },
     openSchedules: async () => {
       throw new Error('no schedules in this test');
     },

@@ -52,6 +52,7 @@ import {
 } from '../../postgres/verify.ts';
 import type { Work } from '../../postgres/work.ts';
 import { localStore } from '../../storage/local.ts';
+import { CatalogueCheck } from './catalogue.ts';
 import { Differ } from './diff.ts';
 import type { BackupOptions, BackupType, Host, OwnStep, PostgresEntity, Scope } from './entity.ts';
 import { goodBackups, recoverCommand, toRecoveryPoint, unfinishedPoint } from './map.ts';
@@ -72,6 +73,7 @@ export class PostgresClient implements Host {
   readonly directories: DirectoryRestorer;
   readonly retention: Retention;
   readonly differ: Differ;
+  readonly catalogue: CatalogueCheck;
   readonly physical: PhysicalBackups;
   readonly wal: EntityWal;
 
@@ -82,6 +84,7 @@ export class PostgresClient implements Host {
     this.restorer = new Restorer(this, this.directories);
     this.retention = new Retention(this);
     this.differ = new Differ(this);
+    this.catalogue = new CatalogueCheck(this);
     this.physical = new PhysicalBackups(this);
     this.wal = new EntityWal(this);
   }

@@ -4,7 +4,7 @@ import type { Runtime, SecretRef } from '../../core/runtime.ts';
 import type { Connection } from '../../postgres/connection.ts';
 import type { BackupRequest } from '../../postgres/dump.ts';
 import type { Repository } from '../../postgres/repository.ts';
-import type { Sealing } from '../../postgres/seal.ts';
+import type { Keys, Sealing } from '../../postgres/seal.ts';
 import type { Work } from '../../postgres/work.ts';
 
 export const SSL_MODES = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full'] as const;
@@ -88,6 +88,7 @@ export interface Host {
   connection(): Promise<Connection>;
   repository(): Repository;
   sealing(): Promise<Sealing>;
+  keys(): Promise<Keys>;
   work(scope: Scope): Promise<Work>;
   /** The connection to work on a database from outside it. */
   maintenance(connection: Connection, target: string): Connection;

@@ -1,4 +1,5 @@
 import type { ErrorCode } from '../../core/errors.ts';
+import type { JsonObject } from '../../core/json.ts';
 import type { Progress } from '../../core/operation.ts';
 import type { Principal } from '../../core/principal.ts';
 import type { Log } from '../../core/runtime.ts';
@@ -227,6 +228,25 @@ export interface ScheduleDesk {
   close(): Promise<void>;
 }
 
+export interface CatalogueOptions extends EngineOptions {
+  /** Whose storage to look through; or `storage`. */
+  readonly entity: string | undefined;
+  /** A directory or the address of a store: all of it is looked through. */
+  readonly storage: string | undefined;
+  /** Files with what opens backups. */
+  readonly identity: string | undefined;
+  readonly passphraseFile: string | undefined;
+  readonly principal: Principal;
+  readonly signal: AbortSignal;
+}
+
+export interface CatalogueOutcome {
+  /** As check-catalog gives it. */
+  readonly report: JsonObject;
+  /** The entities file that a machine needs which has nothing but the storage and the key. */
+  readonly entitiesFile: string;
+}
+
 /** Everything of the outside world that the command line touches. */
 export interface CliDeps {
   readonly version: string;
@@ -239,6 +259,8 @@ export interface CliDeps {
   /** Archives, fetches or receives the write-ahead log of one entity. */
   runWal(options: WalOptions): Promise<WalOutcome>;
   checkConfig(options: EngineOptions): Promise<ConfigReport>;
+  /** Looks through a storage of PostgreSQL backups; reads only. */
+  lookThrough(options: CatalogueOptions): Promise<CatalogueOutcome>;
   /**
    * Looks through the accounts whose credentials it finds and writes an entities file of what it sees.
    * @throws {HoldfastError} INVALID_PARAMETER for an option that means nothing, CONFIG_INVALID where the file cannot be written

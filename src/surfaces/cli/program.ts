@@ -5,6 +5,7 @@ import { renderError } from '../render.ts';
 import { addLists } from './actions.ts';
 import { addApprovals } from './approvals.ts';
 import { addAudit } from './audit.ts';
+import { addCatalog } from './catalog.ts';
 import { addCheck } from './check.ts';
 import {
   type Cli,
@@ -129,6 +130,7 @@ holdfast help COMMAND shows more; holdfast help exit-codes lists the exit status
   addLists(program, cli);
   addInit(program, cli);
   addCheck(program, cli);
+  addCatalog(program, cli);
   program.commandsGroup('Decisions and work:');
   addApprovals(program, cli);
   addOperations(program, cli);
