@@ -30,6 +30,7 @@ const LAYERS: readonly { readonly layer: string; readonly may: readonly string[]
   // Code that several providers share; it knows none of them.
   { layer: 'src/providers/*.ts', may: ['src/core/', 'src/resilience/', 'src/providers/*.ts'] },
   { layer: 'tools/index.ts', may: ['tools/'] },
+  { layer: 'tools/postgresql-*.ts', may: ['src/core/', 'src/providers/postgresql/'] },
   { layer: 'tools/*.ts', may: ['src/core/', 'src/providers/$1/'] },
   {
     layer: 'src/engine/',
