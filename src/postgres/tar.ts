@@ -1,6 +1,7 @@
-import { once } from 'node:events';
 import { type FileHandle, lchown, mkdir, open } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { Readable, type Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import type { Header } from 'tar-stream';
 import { damaged } from './errors.ts';
 
@@ -18,8 +19,24 @@ export async function* tapTar(source: Content, look: Look): AsyncGenerator<Uint8
   const { extract } = await import('tar-stream');
   const parser = extract();
   let fault: unknown;
-  const closed = new Promise<void>((resolve) => {
-    parser.once('close', resolve);
+  let isClosed = false;
+  // One promise at a time: a race with one that lives as long as the stream would keep something for every chunk.
+  let wake = (): void => {};
+  const until = (done: () => boolean): Promise<void> =>
+    new Promise((resolve) => {
+      wake = () => {
+        if (done()) resolve();
+      };
+      wake();
+    });
+  let isFull = false;
+  parser.on('drain', () => {
+    isFull = false;
+    wake();
+  });
+  parser.on('close', () => {
+    isClosed = true;
+    wake();
   });
   parser.on('error', (cause) => {
     fault ??= damaged('the copy of the data directory is not a whole tar archive', cause);
@@ -43,12 +60,13 @@ export async function* tapTar(source: Content, look: Look): AsyncGenerator<Uint8
   });
   try {
     for await (const chunk of source) {
-      if (!parser.write(chunk)) await Promise.race([once(parser, 'drain'), closed]).catch(() => {});
+      isFull = !parser.write(chunk);
+      if (isFull) await until(() => !isFull || isClosed);
       if (fault !== undefined) throw fault;
       yield chunk;
     }
     parser.end(null);
-    await closed;
+    await until(() => isClosed);
     if (fault !== undefined) throw fault;
   } finally {
     parser.destroy(null);
@@ -113,18 +131,10 @@ export async function* packTar(
   const tar = pack();
   const writing = (async () => {
     for (const { name, size, read } of files) {
-      const finished = Promise.withResolvers<void>();
-      finished.promise.catch(() => {});
-      const entry = tar.entry({ name, size, mode: 0o600 }, (cause) => {
-        if (cause) finished.reject(cause);
-        else finished.resolve();
-      });
+      const entry = tar.entry({ name, size, mode: 0o600 });
+      // pipeline reports what an entry fails with.
       entry.on('error', () => {});
-      for await (const chunk of read()) {
-        if (!entry.write(chunk)) await Promise.race([once(entry, 'drain'), finished.promise]);
-      }
-      entry.end(null);
-      await finished.promise;
+      await pipeline(Readable.from(read(), { objectMode: false }), entry as unknown as Writable);
     }
     tar.finalize();
   })();
