@@ -21,7 +21,7 @@ beforeEach(async () => {
 afterEach(async () => {
   for (const each of alive.splice(0)) {
     if ('kill' in each) each.kill('SIGKILL');
-    else await each.close();
+    else await each.close().catch(() => undefined);
   }
   await rm(stateDirectory, { recursive: true, force: true });
 });
@@ -131,6 +131,38 @@ describe('processes over one state', () => {
     await scheduler.look();
     await scheduler.idle();
     expect(await record()).toMatchObject({ last: { state: 'succeeded' }, consecutive_failures: 0 });
+  });
+
+  it('leave to the next what they wait for when they are stopped, and it ends there', async () => {
+    const first = await next(BEFORE);
+    await first.scheduler.look();
+    let isWaiting = (): void => {};
+    const waiting = new Promise<void>((resolve) => {
+      isWaiting = resolve;
+    });
+    first.box.following = (signal) => {
+      isWaiting();
+      return new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason), { once: true }));
+    };
+    first.clock.set(DUE);
+    await first.scheduler.look();
+    await waiting;
+    first.scheduler.stop();
+    await first.engine.close();
+    await first.scheduler.idle();
+
+    const { box, record, scheduler, engine } = await next('2026-11-21T02:03:00Z');
+    expect((await record())?.running).toMatchObject({ due_at: '2026-11-21T02:00:00.000Z' });
+    const [operation] = await engine.resume();
+    await engine.call({
+      principal: { id: 'cli:ana', person: 'ana', roles: ['operator'] },
+      action: 'wait-operation',
+      input: { operation_id: operation?.operation_id as string },
+    });
+    await scheduler.look();
+    expect(await record()).toMatchObject({ last: { state: 'succeeded', due_at: '2026-11-21T02:00:00.000Z' } });
+    // It was written by the first, and once.
+    expect([first.box.writes, box.writes]).toEqual([['create'], []]);
   });
 
   it('leave alone what a process of another machine is at, until its lease is over', async () => {

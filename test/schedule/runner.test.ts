@@ -232,6 +232,28 @@ describe('what was missed', () => {
   });
 });
 
+describe('the nights when clocks are changed', () => {
+  it.each([
+    ['forward, over the due time', '2026-03-28T23:50:00Z', '2026-03-29T02:10:00Z', '2026-03-29T01:00:00.000Z'],
+    [
+      'back, so that the due time comes twice',
+      '2026-10-25T00:10:00Z',
+      '2026-10-25T02:10:00Z',
+      '2026-10-25T00:30:00.000Z',
+    ],
+  ])('have one run when they are put %s', async (_, from, to, due) => {
+    const own = schedule({ cron: '30 2 * * *', timezone: 'Europe/Berlin' });
+    const { box, clock, scheduler, state } = await begin(from, [own]);
+    for (let at = Date.parse(from); at <= Date.parse(to); at += 600_000) {
+      clock.set(new Date(at).toISOString());
+      await scheduler.look();
+      await scheduler.idle();
+    }
+    expect(box.writes).toEqual(['create']);
+    expect((await state()).record?.last).toMatchObject({ due_at: due });
+  });
+});
+
 describe('one run at a time', () => {
   it('lets a due time pass while a run goes on, and makes up for it once, after', async () => {
     const { box, clock, scheduler, state } = await begin('2026-11-21T00:59:00Z', [schedule({ cron: '0 * * * *' })]);

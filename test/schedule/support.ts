@@ -14,12 +14,21 @@ export interface Box {
   scheduled: boolean[];
   /** Called inside the write of create-snapshot. */
   during: ((signal: AbortSignal) => Promise<void>) | undefined;
+  /** Called while create-snapshot waits for its end, which another process can do as well. */
+  following: ((signal: AbortSignal) => Promise<void>) | undefined;
   /** How much prune-snapshots would remove: more than half needs a person. */
   removesMost: boolean;
 }
 
 export function newBox(): Box {
-  return { snapshots: ['s2', 's1'], writes: [], scheduled: [], during: undefined, removesMost: false };
+  return {
+    snapshots: ['s2', 's1'],
+    writes: [],
+    scheduled: [],
+    during: undefined,
+    following: undefined,
+    removesMost: false,
+  };
 }
 
 export function boxModule(box: Box) {
@@ -87,6 +96,15 @@ export function boxModule(box: Box) {
           return { id: 'new' };
         },
         recover: async () => ({ state: 'not_begun' }),
+      },
+      {
+        name: 'wait',
+        title: 'Waiting for it',
+        kind: 'follow',
+        run: async (step) => {
+          await box.following?.(step.signal);
+          return {};
+        },
       },
     ],
     result: () => ({ id: 'new' }),
