@@ -1,12 +1,24 @@
 import { randomBytes } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { type FileHandle, link, mkdir, open, readdir, rename, rm, rmdir, stat } from 'node:fs/promises';
+import {
+  access,
+  constants,
+  type FileHandle,
+  link,
+  mkdir,
+  open,
+  readdir,
+  rename,
+  rm,
+  rmdir,
+  stat,
+} from 'node:fs/promises';
 import { dirname, join, posix } from 'node:path';
 import type { Readable } from 'node:stream';
 import { HoldfastError, isAbort } from '../core/errors.ts';
-import type { ByteRange, ObjectStore, PutOptions, StoredObject } from './storage.ts';
+import { checkedPrefix, exists, notFound, segments } from './keys.ts';
+import type { ByteRange, ObjectStore, PutOptions, StoreAccess, StoredObject } from './storage.ts';
 
-const SEGMENT = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}$/;
 /** No key begins a segment with a dot, so a file that does can only be a write that has not ended. */
 const UNFINISHED = /^\.(.+)\.[0-9a-f]{12}\.part$/;
 
@@ -50,7 +62,9 @@ export function localStore(root: string): ObjectStore {
 
   return {
     location: root,
-    capabilities: { atomicCreate: true, sameMachine: true },
+    sameMachine: true,
+    capabilities: async () => ({ atomicCreate: true }),
+    access: () => accessTo(root),
 
     async put(key: string, body: AsyncIterable<Uint8Array>, options: PutOptions = {}): Promise<number> {
       const path = pathOf(key);
@@ -136,22 +150,6 @@ function sortName(entry: { name: string; isDirectory(): boolean }): string {
   return entry.isDirectory() ? `${entry.name}/` : (UNFINISHED.exec(entry.name)?.[1] ?? entry.name);
 }
 
-function segments(key: string): string[] {
-  const parts = key.split('/');
-  if (key.length > 900 || !parts.every((part) => SEGMENT.test(part))) {
-    throw new HoldfastError('INVALID_PARAMETER', 'an object key has a form that the store does not take', {
-      hint: 'Use an id exactly as list-snapshots gives it.',
-    });
-  }
-  return parts;
-}
-
-function checkedPrefix(prefix: string): string {
-  const trimmed = prefix.replace(/\/$/, '');
-  if (trimmed !== '') segments(trimmed);
-  return prefix;
-}
-
 async function writeAll(file: FileHandle, chunk: Uint8Array): Promise<void> {
   let offset = 0;
   while (offset < chunk.byteLength) {
@@ -183,6 +181,24 @@ async function removeEmptyFolders(folder: string, root: string): Promise<void> {
   }
 }
 
+/** The rights on a directory, or on the one that it would be created in. */
+async function accessTo(root: string): Promise<StoreAccess> {
+  for (let path = root; ; path = dirname(path)) {
+    const may = async (mode: number) =>
+      access(path, mode).then(
+        () => 'granted' as const,
+        (cause: unknown) => {
+          if (isMissing(cause)) return undefined;
+          return 'refused' as const;
+        },
+      );
+    const read = await may(constants.R_OK | constants.X_OK);
+    if (read === undefined && path !== dirname(path)) continue;
+    const write = (await may(constants.W_OK | constants.X_OK)) ?? 'refused';
+    return { list: read ?? 'refused', read: read ?? 'refused', write, delete: write };
+  }
+}
+
 async function statOrUndefined(path: string) {
   return stat(path).catch((cause) => {
     if (isMissing(cause)) return undefined;
@@ -193,14 +209,6 @@ async function statOrUndefined(path: string) {
 function isMissing(cause: unknown): boolean {
   const code = (cause as NodeJS.ErrnoException | undefined)?.code;
   return code === 'ENOENT' || code === 'ENOTDIR';
-}
-
-function exists(key: string, cause?: unknown): HoldfastError {
-  return new HoldfastError('RESOURCE_EXISTS', `the object '${key}' exists already in the store`, { cause });
-}
-
-function notFound(key: string, cause?: unknown): HoldfastError {
-  return new HoldfastError('RESOURCE_NOT_FOUND', `the object '${key}' is not in the store`, { cause });
 }
 
 function toStoreError(cause: unknown): unknown {

@@ -7,7 +7,7 @@ import { HoldfastError } from '../../core/errors.ts';
 import { isObject } from '../../core/json.ts';
 import type { Runtime } from '../../core/runtime.ts';
 import { listOf, textOf, type Wire } from '../../core/wire.ts';
-import { type AzureCloud, type AzureCredentialFields, azureAuthorizer } from './auth.ts';
+import { type AzureCloud, type AzureCredentialFields, azureAuthorizer } from '../azure.ts';
 import {
   type Account,
   type Addressed,
@@ -28,7 +28,7 @@ import {
   toOperation,
   toSource,
 } from './map.ts';
-import { azureHttpClient } from './transport.ts';
+import { azureHttpClient } from '../azure-transport.ts';
 
 /** What is known of an account name: the names of accounts are unique in all of Azure. */
 export type Existence =

@@ -4,7 +4,7 @@ import { cleanText } from '../../core/text.ts';
 import { formatDuration } from '../../core/time.ts';
 import { known } from '../../core/wire.ts';
 import { attempts, entityName, secretIn } from '../discovery.ts';
-import { type AzureCredentialFields, azureCloud, azureOrigin } from './auth.ts';
+import { type AzureCredentialFields, azureCloud, azureOrigin } from '../azure.ts';
 import { createCosmosClient } from './client.ts';
 import { backupType, periodicOf, tierOf } from './info.ts';
 import { type Account, accountStatus, apiOfAccount } from './map.ts';

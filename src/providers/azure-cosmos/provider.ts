@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { HoldfastError } from '../../core/errors.ts';
 import { defineProvider } from '../../core/provider.ts';
-import { azureCloud, azureCredentialFields, azureOrigin } from './auth.ts';
+import { AzureCloudName, azureCloud, azureCredentialFields, azureOrigin } from '../azure.ts';
 import type { CosmosClient } from './client.ts';
 import { isGuid, toCosmosError } from './map.ts';
 
@@ -29,7 +29,7 @@ const DatabaseAccount = z.object({
   account_name: z
     .string()
     .regex(/^(?=.{3,44}$)[a-z0-9]+(-[a-z0-9]+)*$/, '3 to 44 lower-case letters, digits and single hyphens'),
-  cloud: z.enum(['public', 'china', 'us_government']).optional(),
+  cloud: AzureCloudName.optional(),
   backup_policy: BackupPolicy.optional(),
   ...azureCredentialFields,
 });

@@ -51,7 +51,8 @@ import {
   verifyBackup,
 } from '../../postgres/verify.ts';
 import type { Work } from '../../postgres/work.ts';
-import { localStore } from '../../storage/local.ts';
+import { openStore } from '../../storage/open.ts';
+import type { ObjectStore } from '../../storage/storage.ts';
 import { CatalogueCheck } from './catalogue.ts';
 import { Differ } from './diff.ts';
 import type { BackupOptions, BackupType, Host, OwnStep, PostgresEntity, Scope } from './entity.ts';
@@ -59,6 +60,7 @@ import { goodBackups, recoverCommand, toRecoveryPoint, unfinishedPoint } from '.
 import { goodPhysical, PhysicalBackups } from './physical.ts';
 import { DirectoryRestorer } from './recovery.ts';
 import { Restorer } from './restore.ts';
+import { describeStore } from './store.ts';
 import { assertDeletable, noBackupRuns, Retention } from './retention.ts';
 import { EntityWal, type WalCheck } from './wal.ts';
 
@@ -69,6 +71,7 @@ const DEFAULT_MAX_ROWS = 50_000_000;
 export class PostgresClient implements Host {
   readonly entity: PostgresEntity & EntityBase;
   readonly runtime: Runtime;
+  readonly store: ObjectStore;
   readonly restorer: Restorer;
   readonly directories: DirectoryRestorer;
   readonly retention: Retention;
@@ -80,6 +83,7 @@ export class PostgresClient implements Host {
   constructor(entity: PostgresEntity & EntityBase, runtime: Runtime) {
     this.entity = entity;
     this.runtime = runtime;
+    this.store = openStore(entity.storage, runtime);
     this.directories = new DirectoryRestorer(this);
     this.restorer = new Restorer(this, this.directories);
     this.retention = new Retention(this);
@@ -126,8 +130,8 @@ export class PostgresClient implements Host {
   }
 
   repository(): Repository {
-    const { storage, source_id, key } = this.entity;
-    return new Repository(localStore(storage.path), source_id ?? sourceIdOf(key));
+    const { source_id, key } = this.entity;
+    return new Repository(this.store, source_id ?? sourceIdOf(key));
   }
 
   async keys(): Promise<Keys> {
@@ -211,9 +215,8 @@ export class PostgresClient implements Host {
           : `The backup ${id} was never finished; delete-snapshot removes its files.`,
       );
     }
-    warnings.push(
-      `Backups lie on this machine (${cleanText(entity.storage.path)}): copy them elsewhere, a disk takes both with it.`,
-    );
+    const stored = await describeStore(entity.storage, this.store);
+    warnings.push(...stored.warnings);
     if (entity.encryption === 'none') warnings.push('Backups are not encrypted.');
     else if (entity.encryption.recipients !== undefined && entity.encryption.identity === undefined) {
       warnings.push('No identity is configured here: this machine can write backups but not verify or restore them.');
@@ -229,7 +232,7 @@ export class PostgresClient implements Host {
       warnings,
       provider: {
         ...server,
-        storage: `local:${cleanText(entity.storage.path)}`,
+        ...stored.facts,
         source_id: repository.sourceId,
         backups: catalogue.backups.length,
         stored_bytes: catalogue.backups.reduce(

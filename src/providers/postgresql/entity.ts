@@ -6,6 +6,7 @@ import type { BackupRequest } from '../../postgres/dump.ts';
 import type { Repository } from '../../postgres/repository.ts';
 import type { Keys, Sealing } from '../../postgres/seal.ts';
 import type { Work } from '../../postgres/work.ts';
+import type { StorageConfig } from '../../storage/config.ts';
 
 export const SSL_MODES = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full'] as const;
 
@@ -19,7 +20,7 @@ export interface PostgresEntity {
   readonly ssl_mode?: (typeof SSL_MODES)[number] | undefined;
   readonly ssl_root_cert?: string | undefined;
   readonly connection_url?: SecretRef | undefined;
-  readonly storage: { readonly type: 'local'; readonly path: string };
+  readonly storage: StorageConfig;
   readonly encryption:
     | 'none'
     | {

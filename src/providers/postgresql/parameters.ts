@@ -1,6 +1,7 @@
 import { isAbsolute } from 'node:path';
 import { z } from 'zod';
 import { SecretReference } from '../../core/schemas.ts';
+import { StorageConfig } from '../../storage/config.ts';
 import { SSL_MODES } from './entity.ts';
 
 const AbsolutePath = z.string().refine(isAbsolute, 'an absolute path');
@@ -103,12 +104,7 @@ export const PostgresServer = z
     connection_url: SecretReference.optional().describe(
       'postgresql:// URL instead of host, user, password and database',
     ),
-    storage: z
-      .object({
-        type: z.literal('local'),
-        path: z.string().refine(isAbsolute, 'an absolute path'),
-      })
-      .strict(),
+    storage: StorageConfig,
     encryption: Encryption.describe('`none` must be written out'),
     compression_level: z.number().int().min(1).max(19).optional().describe('Of zstd; 3 when left out'),
     bin_dir: z

@@ -1,6 +1,6 @@
 import type { CosmosDBManagementClientOptionalParams } from '@azure/arm-cosmosdb';
-import { HoldfastError } from '../../core/errors.ts';
-import type { Runtime } from '../../core/runtime.ts';
+import { HoldfastError } from '../core/errors.ts';
+import type { Runtime } from '../core/runtime.ts';
 
 /** What an Azure SDK sends its requests with. */
 export type AzureHttpClient = NonNullable<CosmosDBManagementClientOptionalParams['httpClient']>;
@@ -20,7 +20,7 @@ export interface AzureTransportOptions {
 }
 
 /** Makes the HTTP client of an Azure SDK: our fetch, one request for each that the SDK makes, no redirect followed. */
-export function azureHttpClient(runtime: Runtime, options: AzureTransportOptions): AzureHttpClient {
+export function azureHttpClient(runtime: Pick<Runtime, 'fetch'>, options: AzureTransportOptions): AzureHttpClient {
   return {
     async sendRequest(request) {
       const url = options.admit(request.url);

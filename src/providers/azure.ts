@@ -1,11 +1,11 @@
 import type { TokenCredential } from '@azure/identity';
 import { z } from 'zod';
-import { HoldfastError, isAbort } from '../../core/errors.ts';
-import { isObject } from '../../core/json.ts';
-import type { Runtime, SecretRef } from '../../core/runtime.ts';
-import { SecretReference } from '../../core/schemas.ts';
-import { findHoldfastError, slim } from '../causes.ts';
-import { type AzureHttpClient, azureHttpClient } from './transport.ts';
+import { HoldfastError, isAbort } from '../core/errors.ts';
+import { isObject } from '../core/json.ts';
+import type { Runtime, SecretRef } from '../core/runtime.ts';
+import { SecretReference } from '../core/schemas.ts';
+import { type AzureHttpClient, azureHttpClient } from './azure-transport.ts';
+import { findHoldfastError, slim } from './causes.ts';
 
 /** An id that is no secret: as it is, or by reference. */
 const Id = z.union([
@@ -33,12 +33,29 @@ export interface AzureCloud {
   readonly management: string;
   /** The origin that gives tokens. */
   readonly authority: string;
+  /** What follows the name of a storage account in the host name of its blobs. */
+  readonly blobs: string;
 }
 
+/** The names of the Azure clouds. */
+export const AzureCloudName = z.enum(['public', 'china', 'us_government']);
+
 const CLOUDS = {
-  public: { management: 'https://management.azure.com', authority: 'https://login.microsoftonline.com' },
-  china: { management: 'https://management.chinacloudapi.cn', authority: 'https://login.chinacloudapi.cn' },
-  us_government: { management: 'https://management.usgovcloudapi.net', authority: 'https://login.microsoftonline.us' },
+  public: {
+    management: 'https://management.azure.com',
+    authority: 'https://login.microsoftonline.com',
+    blobs: 'blob.core.windows.net',
+  },
+  china: {
+    management: 'https://management.chinacloudapi.cn',
+    authority: 'https://login.chinacloudapi.cn',
+    blobs: 'blob.core.chinacloudapi.cn',
+  },
+  us_government: {
+    management: 'https://management.usgovcloudapi.net',
+    authority: 'https://login.microsoftonline.us',
+    blobs: 'blob.core.usgovcloudapi.net',
+  },
 } as const;
 
 /** Gives the hosts of an Azure cloud; the public one where none is named. */
@@ -69,6 +86,9 @@ const MCP_HINT = `An MCP client hands down only the variables named in the env o
 /** How long before its end a token is not used any more, in ms. */
 const MARGIN_MS = 5 * 60_000;
 
+/** What of the outside world credentials need. */
+type AzureRuntime = Pick<Runtime, 'fetch' | 'now' | 'secret' | 'credential' | 'conceal'>;
+
 export interface AzureAuthorizer {
   /**
    * Gives the value of the Authorization header.
@@ -77,8 +97,16 @@ export interface AzureAuthorizer {
   header(): Promise<string>;
 }
 
-/** Prepares the credentials of one entity; reads and sends nothing before the first header is asked for. */
-export function azureAuthorizer(fields: AzureCredentialFields, runtime: Runtime, cloud: AzureCloud): AzureAuthorizer {
+/**
+ * Prepares the credentials of one entity; reads and sends nothing before the first header is asked for. The token is for
+ * an audience, Azure Resource Manager where none is named.
+ */
+export function azureAuthorizer(
+  fields: AzureCredentialFields,
+  runtime: AzureRuntime,
+  cloud: AzureCloud,
+  audience: string = cloud.management,
+): AzureAuthorizer {
   const explicit = [fields.tenant_id, fields.client_id, fields.client_secret].filter((one) => one !== undefined).length;
   if (fields.access_token !== undefined && explicit > 0) {
     throw new HoldfastError('CONFIG_INVALID', 'the entity names more than one credential', {
@@ -105,7 +133,7 @@ export function azureAuthorizer(fields: AzureCredentialFields, runtime: Runtime,
         return token;
       }
       credential ??= chooseCredential(fields, runtime, cloud, host);
-      const answer = await (await credential).getToken(`${cloud.management}/.default`);
+      const answer = await (await credential).getToken(`${audience}/.default`);
       if (!answer?.token) throw new HoldfastError('AUTHENTICATION_FAILED', 'Azure gave no access token');
       runtime.conceal(answer.token);
       held = { value: answer.token, until: answer.expiresOnTimestamp - MARGIN_MS };
@@ -133,7 +161,7 @@ interface TokenHost {
 }
 
 /** Sends token requests, and keeps what kept them from being answered. */
-function tokenClient(runtime: Runtime, host: TokenHost): AzureHttpClient {
+function tokenClient(runtime: AzureRuntime, host: TokenHost): AzureHttpClient {
   // Token requests change nothing; what is asked of Resource Manager never goes this way.
   const client = azureHttpClient(runtime, { admit: (url) => url, safe: () => true });
   return {
@@ -162,7 +190,7 @@ function noToken(status: number | undefined, cause?: unknown): HoldfastError {
 
 async function chooseCredential(
   fields: AzureCredentialFields,
-  runtime: Runtime,
+  runtime: AzureRuntime,
   cloud: AzureCloud,
   host: TokenHost,
 ): Promise<TokenCredential> {
