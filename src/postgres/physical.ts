@@ -9,6 +9,7 @@ import { runChild, startChild } from './child.ts';
 import { assertReplicates, openSession, type Session } from './connection.ts';
 import { asOnlyBackup, type BackupRequest, describeSealing, describeServer } from './dump.ts';
 import { damaged } from './errors.ts';
+import { whileInUse } from './in-use.ts';
 import { MANIFEST_SCHEMA, type Payload, type PhysicalManifest, payloadOf } from './manifest.ts';
 import { storeSealed } from './pack.ts';
 import { assertRoom, backupScratch } from './scratch.ts';
@@ -24,8 +25,8 @@ import { requireZstd } from './zstd.ts';
 export const FIRST_INCREMENTAL = 17;
 
 export interface PhysicalRequest extends BackupRequest {
-  /** The backup that this one holds only the changes since. */
-  readonly parent?: PhysicalManifest | undefined;
+  /** Of an incremental backup: finds the one that it holds only the changes since. */
+  readonly findParent?: (() => Promise<PhysicalManifest>) | undefined;
   /** Where a server with tablespaces is copied to first; as large as the server. */
   readonly scratch: string;
 }
@@ -42,6 +43,7 @@ export interface PhysicalFacts {
   /** A superuser that can log in, to look at a copy with. */
   readonly superuser: string | undefined;
   readonly opens: Awaited<ReturnType<typeof probe>>;
+  readonly parent: PhysicalManifest | undefined;
 }
 
 /**
@@ -51,11 +53,11 @@ export interface PhysicalFacts {
 export async function preflightPhysical(
   session: Session,
   work: Work,
-  request: Pick<PhysicalRequest, 'binDir' | 'sealing' | 'scratch' | 'parent'> & { readonly incremental?: boolean },
+  request: Pick<PhysicalRequest, 'binDir' | 'sealing' | 'scratch' | 'findParent'>,
 ): Promise<PhysicalFacts> {
   requireZstd();
   const one = await readServer(session);
-  const incremental = request.incremental === true || request.parent !== undefined;
+  const incremental = request.findParent !== undefined;
   if (incremental) assertKnowsIncremental(one);
   const binaries = chooseBinaries(await findBinaries(request.binDir), one.major, request.binDir);
   const { program, version } = await findProgram(binaries, 'pg_basebackup', request.binDir);
@@ -100,12 +102,20 @@ export async function preflightPhysical(
   if (tablespaces.length > 0) {
     await assertRoom(request.scratch, size, 'A server with tablespaces is copied there before it is stored.');
   }
-  if (request.parent !== undefined) {
-    await assertSummarised(session, request.parent);
+  const parent = await request.findParent?.();
+  if (parent !== undefined) {
+    if (parent.server.system_identifier !== one.system_identifier) {
+      throw new HoldfastError('INVALID_STATE', `${parent.id} is of another server than this one`, {
+        retryable: false,
+        hint: 'An incremental backup rests on one of the same server. Take a backup of type full.',
+      });
+    }
+    await assertSummarised(session, parent);
     // The list of files of the parent is sealed as the parent is.
-    await assertKeyFits(work, request.parent);
+    await assertKeyFits(work, parent);
   }
   return {
+    parent,
     server: { ...one, database_size_bytes: size },
     binaries,
     program,
@@ -171,7 +181,11 @@ export async function takePhysicalBackup(work: Work, request: PhysicalRequest): 
   const session = await openSession(work.connection, work.signal);
   try {
     const facts = await preflightPhysical(session, work, request);
-    return await asOnlyBackup(work, request.id, session, () => write(work, request, session, facts));
+    const take = () => asOnlyBackup(work, request.id, session, () => write(work, request, session, facts));
+    const { parent } = facts;
+    return await (parent === undefined
+      ? take()
+      : whileInUse(work, parent.id, `incremental backup ${request.id}`, take));
   } finally {
     await session.close();
   }
@@ -184,7 +198,7 @@ async function write(
   facts: PhysicalFacts,
 ): Promise<PhysicalManifest> {
   const { repository, runtime, connection } = work;
-  const { server, segmentSize, tablespaces } = facts;
+  const { server, segmentSize, tablespaces, parent } = facts;
   const startedAt = runtime.now();
   const warnings: string[] = [];
   const source = await repository.source();
@@ -203,7 +217,7 @@ async function write(
   }
 
   const scratch = backupScratch(request.scratch, request.id);
-  if (tablespaces.length > 0 || request.parent !== undefined) {
+  if (tablespaces.length > 0 || parent !== undefined) {
     runtime.assertMayWrite('using the scratch directory');
     await mkdir(request.scratch, { recursive: true });
     await mkdir(scratch, { mode: 0o700 });
@@ -211,8 +225,8 @@ async function write(
   let payload: Copied;
   try {
     payload = await withPrograms(work, connection, async (options) => {
-      const parent = request.parent && (await fetchParent(work, request.parent, scratch));
-      const args = copyArguments(request.id, parent);
+      const list = parent && (await fetchParent(work, parent, scratch));
+      const args = copyArguments(request.id, list);
       const copy = { work, request, facts, args, options, scratch };
       return tablespaces.length === 0 ? streamed(copy) : throughDirectory(copy);
     });
@@ -231,7 +245,7 @@ async function write(
     id: request.id,
     source_id: repository.sourceId,
     kind: 'physical',
-    ...(request.parent === undefined ? {} : { parent_id: request.parent.id }),
+    ...(parent === undefined ? {} : { parent_id: parent.id }),
     trigger: request.trigger,
     ...(request.label === undefined ? {} : { label: request.label }),
     ...(request.description === undefined ? {} : { description: request.description }),

@@ -45,20 +45,16 @@ export class PhysicalBackups {
   async plan(scope: Scope, type: PhysicalType): Promise<PlanDraft> {
     const { entity } = this.#host;
     const work = await this.#host.work(scope);
-    const sealing = await this.#host.sealing();
-    const parent = type === 'full' ? undefined : (async () => this.#parent(type))();
-    // The server may say first that it knows no incremental backups at all.
-    parent?.catch(() => {});
-    const request = { binDir: entity.bin_dir, sealing, scratch: await this.scratch() };
+    const request = {
+      binDir: entity.bin_dir,
+      sealing: await this.#host.sealing(),
+      scratch: await this.scratch(),
+      findParent: this.#parentOf(type),
+    };
     const facts = await withSession(work.connection, scope.signal, (session) =>
-      preflightPhysical(session, work, { ...request, incremental: type !== 'full' }),
+      preflightPhysical(session, work, request),
     );
-    const base = await parent;
-    if (base !== undefined) {
-      await withSession(work.connection, scope.signal, (session) =>
-        preflightPhysical(session, work, { ...request, parent: base.manifest }),
-      );
-    }
+    const base = facts.parent;
     const { server, tablespaces } = facts;
     return {
       target: entity.key,
@@ -68,7 +64,7 @@ export class PhysicalBackups {
         ...(tablespaces.length === 0
           ? {}
           : { tablespaces: tablespaces.length, scratch_bytes: server.database_size_bytes }),
-        ...(base === undefined ? {} : { rests_on: base.manifest.id }),
+        ...(base === undefined ? {} : { rests_on: base.id }),
       },
       undo: 'delete-snapshot removes the backup',
       warnings: [
@@ -80,7 +76,7 @@ export class PhysicalBackups {
           : ['The server has tablespaces: it is copied to the scratch directory of this machine first.']),
       ],
       facts: {
-        target: { server: server.system_identifier, parent: base?.manifest.id ?? null },
+        target: { server: server.system_identifier, parent: base?.id ?? null },
         context: { pg_basebackup: facts.programVersion },
       },
     };
@@ -90,22 +86,17 @@ export class PhysicalBackups {
     const { entity, runtime } = this.#host;
     const { database: _, type, ...request } = options;
     const work = await this.#host.work(scope);
-    const parent = type === 'full' ? undefined : (await this.#parent(type)).manifest;
-    const sealing = await this.#host.sealing();
-    const scratch = await this.scratch();
-    const take = () =>
-      takePhysicalBackup(work, {
-        ...request,
-        id,
-        sealing,
-        parent,
-        scratch,
-        level: entity.compression_level ?? 3,
-        binDir: entity.bin_dir,
-        version: runtime.version ?? 'unknown',
-        sourceName: entity.key,
-      });
-    await (parent === undefined ? take() : whileInUse(work, parent.id, `incremental backup ${id}`, take));
+    await takePhysicalBackup(work, {
+      ...request,
+      id,
+      sealing: await this.#host.sealing(),
+      findParent: this.#parentOf(type),
+      scratch: await this.scratch(),
+      level: entity.compression_level ?? 3,
+      binDir: entity.bin_dir,
+      version: runtime.version ?? 'unknown',
+      sourceName: entity.key,
+    });
   }
 
   /** Removes what a backup whose process died left on this machine. */
@@ -192,16 +183,19 @@ export class PhysicalBackups {
     });
   }
 
-  /** The backup that a new incremental one rests on. */
-  async #parent(type: 'incr' | 'diff'): Promise<Physical> {
-    const found = goodPhysical(await this.#host.repository().catalogue()).find(
-      ({ manifest }) => type === 'incr' || typeOf(manifest) === 'full',
-    );
-    if (found) return found;
-    throw new HoldfastError('INVALID_STATE', 'there is no physical backup that an incremental one could rest on', {
-      retryable: false,
-      hint: 'Take one with type: full first.',
-    });
+  /** Finds what a new incremental backup rests on. */
+  #parentOf(type: PhysicalType): (() => Promise<PhysicalManifest>) | undefined {
+    if (type === 'full') return undefined;
+    return async () => {
+      const found = goodPhysical(await this.#host.repository().catalogue()).find(
+        ({ manifest }) => type === 'incr' || typeOf(manifest) === 'full',
+      );
+      if (found) return found.manifest;
+      throw new HoldfastError('INVALID_STATE', 'there is no physical backup that an incremental one could rest on', {
+        retryable: false,
+        hint: 'Take one with type: full first.',
+      });
+    };
   }
 }
 
