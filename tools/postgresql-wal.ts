@@ -3,11 +3,14 @@ import { defineAction } from '../src/core/action.ts';
 import { postgresql } from '../src/providers/postgresql/provider.ts';
 
 const WalChecked = z.object({
+  /** Whether what the server writes now reaches the storage. */
+  archived: z.boolean(),
   /** The segment that was awaited. */
   segment: z.string(),
-  seen_after_seconds: z.number(),
-  /** Everything before this position is in the storage, holes aside. */
-  archived_lsn: z.string(),
+  seen_after_seconds: z.number().nullable(),
+  /** What is wrong and what to do, where it did not come. */
+  problem: z.string().optional(),
+  switched_lsn: z.string(),
   gaps: z.array(
     z.object({ timeline: z.number(), first_segment: z.string(), last_segment: z.string(), segments: z.number() }),
   ),

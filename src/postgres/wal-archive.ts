@@ -188,9 +188,8 @@ export class WalArchive {
     createOnly: boolean,
   ): Promise<Stored> {
     const tally = new Tally();
-    const source = createReadStream(path, { highWaterMark: 1024 * 1024 });
     async function* plain(): AsyncGenerator<Uint8Array> {
-      yield* tally.tap(source);
+      yield* tally.tap(createReadStream(path, { highWaterMark: 1024 * 1024 }));
       // Thrown inside the stream, so that what does not fit its sum is never seen in the store.
       if (sha256 !== undefined && tally.sha256 !== sha256) {
         throw new HoldfastError('INVALID_STATE', `${file.name} changed while it was read; nothing was archived`);
@@ -207,8 +206,6 @@ export class WalArchive {
       if (!(cause instanceof HoldfastError && cause.code === 'RESOURCE_EXISTS')) throw cause;
       const there = await this.#head(file, sealing);
       return { outcome: 'there', bytes: there?.size_bytes ?? 0 };
-    } finally {
-      source.destroy();
     }
   }
 

@@ -70,6 +70,7 @@ const LOCK = 'holdfast wal receive ';
 const MARKER = '.holdfast-source';
 const LOOK_MS = 2000;
 const HEARTBEAT_MS = 10_000;
+const STARTING_MS = 250;
 const REPEAT_ALARM_MS = 300_000;
 const LONGEST_PAUSE_MS = 30_000;
 
@@ -216,9 +217,6 @@ class Receiver {
           programs,
         );
         child.stdout.resume();
-        this.#state = 'streaming';
-        this.#settle('server');
-        this.#options.seen?.('streaming');
         await this.#untilEnded(child, session, signal);
       });
     } finally {
@@ -243,9 +241,15 @@ class Receiver {
     try {
       while (!ended.signal.aborted && !signal.aborted) {
         // A connection that is lost shows at pg_receivewal too, which then ends.
-        await this.#watchSlot(session).catch(() => {});
+        const isActive = await this.#watchSlot(session).catch(() => false);
+        if (isActive && this.#state !== 'streaming') {
+          this.#state = 'streaming';
+          this.#settle('server');
+          this.#options.seen?.('streaming');
+        }
         await this.#writeStatus();
-        await this.#options.runtime.sleep(HEARTBEAT_MS, AbortSignal.any([ended.signal, signal])).catch(() => {});
+        const pause = this.#state === 'streaming' ? HEARTBEAT_MS : STARTING_MS;
+        await this.#options.runtime.sleep(pause, AbortSignal.any([ended.signal, signal])).catch(() => {});
       }
       await Promise.race([child.ended, afterGrace()]);
       if (!signal.aborted) {
@@ -388,10 +392,10 @@ class Receiver {
     }
   }
 
-  async #watchSlot(session: Session): Promise<void> {
+  async #watchSlot(session: Session): Promise<boolean> {
     const { slot, spoolLimitBytes } = this.#options;
-    const [row] = await session.query<{ bytes: string | null; status: string | null }>(
-      `SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::text AS bytes, wal_status AS status
+    const [row] = await session.query<{ bytes: string | null; status: string | null; active: boolean }>(
+      `SELECT active, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::text AS bytes, wal_status AS status
        FROM pg_replication_slots WHERE slot_name = $1`,
       [slot],
     );
@@ -404,6 +408,7 @@ class Receiver {
         `The slot ${slot} holds back ${formatBytes(bytes ?? 0)} of log on the server (${row?.status ?? 'unknown'}).`,
       );
     } else this.#settle('slot');
+    return row?.active === true;
   }
 
   // --- storing -------------------------------------------------------------------------------------------------------
@@ -495,7 +500,7 @@ class Receiver {
       if (!isCurrent) await rm(path, { force: true });
     } catch (cause) {
       // It was finished meanwhile; the next look finds the whole one.
-      if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') throw cause;
+      if (await isThere(path)) throw cause;
     }
   }
 
@@ -613,6 +618,13 @@ class Receiver {
 function isLasting(error: HoldfastError, isFirst: boolean): boolean {
   if (error.code === 'PROVIDER_UNAVAILABLE' || error.code === 'QUOTA_EXCEEDED') return false;
   return isFirst || !error.retryable;
+}
+
+function isThere(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 function afterGrace(): Promise<void> {

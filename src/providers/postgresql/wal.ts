@@ -62,9 +62,15 @@ export interface WalInfo {
 
 /** What check-wal has proven. */
 export interface WalCheck {
+  /** Whether what the server writes now reaches the storage. */
+  readonly archived: boolean;
   readonly segment: string;
-  readonly seen_after_seconds: number;
-  readonly archived_lsn: string;
+  /** Null where it did not come in time. */
+  readonly seen_after_seconds: number | null;
+  /** What is wrong and what to do, where it did not. */
+  readonly problem?: string;
+  /** The end of that segment. */
+  readonly switched_lsn: string;
   gaps: Hole[];
   warnings: string[];
 }
@@ -341,8 +347,8 @@ export class EntityWal {
   // --- check-wal -----------------------------------------------------------------------------------------------------
 
   /**
-   * Proves that what the server writes now reaches the archive: has it begin a new segment and waits for the old one.
-   * @throws {HoldfastError} INVALID_STATE when it does not come in time, with what the server believes
+   * Proves that what the server writes now reaches the archive: has it begin a new segment and waits for the old one. Where
+   * it does not come, says what the server believes.
    */
   async check(
     scope: Scope,
@@ -371,18 +377,26 @@ export class EntityWal {
       const segment = segments.name(facts.timeline, segments.of(lsn - 1n));
       const began = performance.now();
       const seconds = (): number => Math.round((performance.now() - began) / 10) / 100;
+      let problem: string | undefined;
       while (!(await archive.has(segment))) {
-        if (seconds() >= timeoutSeconds) throw this.#notArchived(segment, timeoutSeconds, await readArchiver(session));
+        problem = await this.#unattended(session);
+        if (problem === undefined && seconds() >= timeoutSeconds) {
+          problem = this.#notArchived(segment, timeoutSeconds, await readArchiver(session));
+        }
+        if (problem !== undefined) break;
         scope.progress?.({ message: `Waiting for ${segment} in the storage` });
         await runtime.sleep(LOOK_MS, scope.signal);
       }
-      const seen_after_seconds = seconds();
+      const isArchived = problem === undefined;
+      const seen_after_seconds = isArchived ? seconds() : null;
       const survey = await archive.survey();
       const gaps = survey === undefined ? [] : holesIn(survey, oldestNeeded(physical, survey.segments));
       return {
+        archived: isArchived,
         segment,
         seen_after_seconds,
-        archived_lsn: formatLsn(lsn),
+        ...(problem === undefined ? {} : { problem }),
+        switched_lsn: formatLsn(lsn),
         gaps: gaps.slice(0, MOST_NAMED),
         warnings: [
           ...(gaps.length === 0
@@ -411,24 +425,32 @@ export class EntityWal {
     }
   }
 
-  #notArchived(segment: string, timeoutSeconds: number, archiver: Archiver): HoldfastError {
+  /** What needs no waiting: nobody is there who would archive. */
+  async #unattended(session: Session): Promise<string | undefined> {
+    const [row] = await session.query<{ mode: string; active: boolean | null }>(
+      `SELECT current_setting('archive_mode') AS mode,
+         (SELECT active FROM pg_replication_slots WHERE slot_name = $1) AS active`,
+      [this.slot()],
+    );
+    if (row?.mode !== 'off' || row.active === true) return undefined;
+    const { wal, key } = this.#host.entity;
+    return wal?.method === 'archive'
+      ? 'archive_mode is off: set it to on, which needs a restart of the server.'
+      : `Nothing archives this server: archive_mode is off, and no receiver reads the slot ${this.slot()}. Run holdfast wal receive --entity ${key}.`;
+  }
+
+  #notArchived(segment: string, timeoutSeconds: number, archiver: Archiver): string {
     const { wal, key } = this.#host.entity;
     const believed = archiver.last_archived;
     const why =
       wal?.method === 'receive'
         ? `See that holdfast wal receive --entity ${key} runs and what it logs.`
-        : archiver.mode === 'off'
-          ? 'archive_mode is off: set it to on and restart the server.'
-          : believed !== null && believed >= segment
-            ? `The server believes that it archived ${believed}: archive_command says yes without storing here. Set it to: holdfast wal push --entity ${key} %p`
-            : archiver.last_failed !== null
-              ? `The server failed to archive ${archiver.last_failed} ${archiver.failed_count} times; its log has the reason.`
-              : `See that archive_command is: holdfast wal push --entity ${key} %p`;
-    return new HoldfastError(
-      'INVALID_STATE',
-      `the segment ${segment} did not reach the storage within ${timeoutSeconds} s: what is written now cannot be recovered`,
-      { hint: why, details: { segment, server_believes_archived: believed } },
-    );
+        : believed !== null && believed >= segment
+          ? `The server believes that it archived ${believed}: archive_command says yes without storing here. Set it to: holdfast wal push --entity ${key} %p`
+          : archiver.last_failed !== null
+            ? `The server failed to archive ${archiver.last_failed}, ${archiver.failed_count} times so far; its log has the reason.`
+            : `See that archive_command is: holdfast wal push --entity ${key} %p`;
+    return `The segment did not reach the storage within ${timeoutSeconds} s: what is written now cannot be recovered. ${why}`;
   }
 }
 
@@ -492,7 +514,7 @@ function receiverWarnings(status: ReceiverStatus | undefined, isRunning: boolean
 }
 
 /** What the ends of segments are, from a file; a file that cannot be read is no loss. */
-async function openCache(path: string): Promise<EndCache & { save(): Promise<void> }> {
+export async function openCache(path: string): Promise<EndCache & { save(): Promise<void> }> {
   const known = new Map<string, SegmentEnd>(
     await readFile(path, 'utf8').then(
       (text) => JSON.parse(text) as [string, SegmentEnd][],

@@ -27,6 +27,7 @@ export function addWal(program: Command, cli: Cli): void {
   push      is called by archive_command on the database host, for each segment of 16 MB
 Whether it works, and from when to when every moment can be reached: get-backup-info; check-wal proves it.`,
   );
+  wal.helpCommand(false);
   const entity = (command: Command): Command =>
     command.requiredOption('--entity <namespace/name>', 'the entity of the server, a postgresql/server');
 
