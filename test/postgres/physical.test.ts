@@ -28,6 +28,8 @@ import {
 import type { VictimOrders } from '../support/postgres-victim.ts';
 
 const run = promisify(execFile);
+/** Long enough for a busy machine. */
+const SOON = { timeout: 20_000 };
 const victim = fileURLToPath(new URL('../support/postgres-victim.ts', import.meta.url));
 
 it('asks pg_basebackup for a tar with its write-ahead log, and for changes since a list of files', () => {
@@ -294,13 +296,15 @@ describePostgres('a physical backup', () => {
     const before = await readFile(hba, 'utf8');
     await writeFile(hba, `host replication copier all reject\n${before}`);
     await sql(connection, 'shop', 'SELECT pg_reload_conf()');
-    await expect.poll(async () => (await h.fails('create-snapshot', { type: 'full' })).hint).toContain('pg_hba.conf');
+    await expect
+      .poll(async () => (await h.fails('create-snapshot', { type: 'full' })).hint, SOON)
+      .toContain('pg_hba.conf');
     await writeFile(hba, before);
     await sql(connection, 'shop', 'SELECT pg_reload_conf()');
     expect(await stored(h.storage)).toEqual([]);
     // A role with REPLICATION and nothing else is enough.
     await expect
-      .poll(() => h.call('create-snapshot', { type: 'full' }).then(({ status }) => status, String))
+      .poll(() => h.call('create-snapshot', { type: 'full' }).then(({ status }) => status, String), SOON)
       .toBe('available');
     expect((await h.call('create-snapshot', { type: 'full' })).provider['type']).toBe('full');
     expect(await h.fails('create-snapshot', { type: 'physical' })).toMatchObject({ code: 'INVALID_PARAMETER' });
@@ -332,14 +336,14 @@ describePostgres('a physical backup', () => {
       expect(await killed).toMatchObject({ code: 'PROVIDER_UNAVAILABLE', message: expect.stringContaining('SIGKILL') });
       expect(await stored(h.storage)).toEqual([]);
       await expect
-        .poll(() => values(connection, 'shop', "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"))
+        .poll(() => values(connection, 'shop', "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"), SOON)
         .toEqual(['0']);
       const controller = new AbortController();
       const cancelled = h.fails('create-snapshot', { type: 'full' }, { signal: controller.signal });
       await findCopy();
       controller.abort();
       expect(await cancelled).toMatchObject({ code: 'CANCELLED' });
-      await expect.poll(() => stored(h.storage)).toEqual([]);
+      await expect.poll(() => stored(h.storage), SOON).toEqual([]);
       expect((await h.call('list-snapshots'))['snapshots']).toEqual([]);
     } finally {
       process.kill(Number(checkpointer), 'SIGCONT');
@@ -477,7 +481,7 @@ it.skipIf(newest < 17)(
       });
       await sql(server.connection, 'shop', 'ALTER SYSTEM SET summarize_wal = off', 'SELECT pg_reload_conf()');
       await expect
-        .poll(async () => (await h.fails('create-snapshot', { type: 'incr' })).message)
+        .poll(async () => (await h.fails('create-snapshot', { type: 'incr' })).message, SOON)
         .toContain('summarize_wal is off');
     } finally {
       await h.close();
