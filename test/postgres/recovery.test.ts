@@ -32,6 +32,7 @@ describePostgres('recovery to a point in time', () => {
   let archive: WalArchive;
   let base: string;
   let afterPoint: string;
+  let beforePoint: string;
   let count = 0;
 
   const one = async (query: string): Promise<string> => (await values(connection, 'shop', query))[0] ?? '';
@@ -121,7 +122,10 @@ describePostgres('recovery to a point in time', () => {
     const load = pgbench('-n', '-c', '2', '-t', '300');
     base = (await harness.call('create-snapshot', { type: 'full' })).id;
     await load;
-    await pgbench('-n', '-c', '1', '-t', '200');
+    await pgbench('-n', '-c', '1', '-t', '100');
+    beforePoint = await one('SELECT pg_current_wal_lsn()');
+    await pgbench('-n', '-c', '1', '-t', '100');
+    await ship();
     await sql(connection, 'shop', "INSERT INTO marks VALUES ('before point')");
     await one(`SELECT pg_create_restore_point('${POINT}')`);
     await sql(connection, 'shop', "INSERT INTO marks VALUES ('after point')");
@@ -430,6 +434,15 @@ describePostgres('recovery to a point in time', () => {
     expect(await inCopy(onTwo, 'SELECT v FROM marks ORDER BY xmin::text::int8 DESC LIMIT 1')).toEqual(['on two']);
     const given = await planOf({ target_directory: target(), use_latest: true, timeline: 1 });
     expect(given.facts.context).toMatchObject({ timeline: 1 });
+    // What both have in common is reached on either; with a hole in it, no further.
+    const names: string[] = [];
+    for await (const { file } of archive.list(1)) if (file.kind === 'segment') names.push(file.name);
+    const path = join(harness.storage, `v1/${sourceIdOf('app/shop')}/wal/00000001/${names.at(-2)}.zst`);
+    await rename(path, `${root}/kept`);
+    const before = await planOf({ target_directory: target(), lsn: beforePoint });
+    expect(before.facts.context).toMatchObject({ timeline: 1, target: { kind: 'lsn', lsn: beforePoint } });
+    const behind = await harness.fails('restore', { target_directory: target(), use_latest: true });
+    expect(behind).toMatchObject({ code: 'INTEGRITY_FAILED', message: expect.stringContaining(String(names.at(-2))) });
   });
 });
 

@@ -1,5 +1,6 @@
 import {
   access,
+  constants,
   lchown,
   lstat,
   mkdir,
@@ -61,6 +62,7 @@ import { openWalFeed, type WalFeed } from '../../postgres/wal-feed.ts';
 import type { Work } from '../../postgres/work.ts';
 import type { Host, OwnStep, Scope } from './entity.ts';
 import { chainOf, goodPhysical } from './physical.ts';
+import { openCache } from './wal.ts';
 
 export const RESTORE_LEDGER = 'postgresql-restore';
 /** How many segments are looked through for a named restore point while a plan is made. */
@@ -138,13 +140,9 @@ export class DirectoryRestorer {
     if (survey === undefined || newest === undefined) return { survey, reader: undefined, windows: [], physical };
     const major = majorOf(newest.manifest);
     const { directory } = await findServerOf(major, this.#host.entity.bin_dir);
-    const reader: EndReader = {
-      archive,
-      keys: work.keys,
-      binaries: { directory },
-      directory: await this.#host.runtime.workDirectory(),
-      signal,
-    };
+    const own = await this.#host.runtime.workDirectory();
+    const cache = await openCache(join(own, 'wal-ends.json'));
+    const reader: EndReader = { archive, keys: work.keys, binaries: { directory }, directory: own, cache, signal };
     const bases = new Map(physical.map((backup) => [backup.manifest.id, backup]));
     const partials = new Map<string, Awaited<ReturnType<typeof readSegmentEnd>>>();
     const windows: Reachable[] = [];
@@ -162,6 +160,7 @@ export class DirectoryRestorer {
         needs_partial: tail?.record_lsn != null,
       });
     }
+    await cache.save();
     return { survey, reader, windows, physical };
   }
 
@@ -210,9 +209,7 @@ export class DirectoryRestorer {
       });
     }
     // A newer timeline is where the server went on; what was given up is asked for by its number.
-    const newest = Math.max(...lines.map(({ timeline }) => timeline));
-    const onLine = lines.filter(({ timeline }) => timeline === newest);
-    const context = { work, signal, survey, reader, windows: onLine };
+    const context = { work, signal, survey, reader, windows: onNewestLine(survey, lines) };
     if (input.use_latest === true) return this.#latest(context);
     if (input.lsn !== undefined) return this.#toLsn(context, input.lsn);
     if (input.restore_point !== undefined) return this.#toPoint(context, input.restore_point);
@@ -416,6 +413,9 @@ export class DirectoryRestorer {
     for (const { manifest } of chain) await assertKeyFits(work, manifest);
     const account = await copyAccount();
     const parent = dirname(directory);
+    await access(parent, constants.W_OK).catch((cause) => {
+      throw toDiskError(cause);
+    });
     await assertReaches(parent, account);
     const binaries = await findServerOf(majorOf(base.manifest), entity.bin_dir);
     const tablespaces = await checkTablespaces(base.manifest, input.tablespace_map, directory);
@@ -536,13 +536,17 @@ export class DirectoryRestorer {
     await step.checkpoint({ phase: 'unpacking', directory, side });
     await this.#note(job, 'unpack');
     this.#host.runtime.assertMayWrite('restoring a backup into a new directory');
-    await mkdir(side, { mode: 0o700 });
+    await mkdir(side, { mode: 0o700 }).catch((cause) => {
+      throw toDiskError(cause);
+    });
     if (account) await lchown(side, account.uid, account.gid);
     await writeFile(join(side, MARK), step.operationId, { mode: 0o600, flag: 'wx' });
     const chain = (await this.#chain(base)).map(({ manifest }) => manifest);
     const unpacked = join(side, UNPACKED);
     const { data } = await whileInUse(work, base.manifest.id, `restore ${job.id}`, () =>
-      unpackBackup(work, chain, unpacked, this.#host.entity.bin_dir),
+      unpackBackup(work, chain, unpacked, this.#host.entity.bin_dir).catch((cause) => {
+        throw toDiskError(cause);
+      }),
     );
     await placeTablespaces(data, join(unpacked, 'tablespaces'), job);
     const auto = join(data, 'postgresql.auto.conf');
@@ -829,10 +833,9 @@ export class DirectoryRestorer {
   /** Offers a recovery to a moment, or to the newest one, where the archive leads there. */
   async options(signal: AbortSignal, at: Date | undefined): Promise<RecoveryOption[]> {
     const work = await this.#host.work({ signal });
-    const { windows } = await this.#read(work, signal);
+    const { survey, windows } = await this.#read(work, signal);
     const { entity } = this.#host;
-    const newest = Math.max(...windows.map(({ timeline }) => timeline));
-    const onLine = windows.filter(({ timeline, end_at }) => timeline === newest && end_at !== null);
+    const onLine = survey === undefined ? [] : onNewestLine(survey, windows).filter(({ end_at }) => end_at !== null);
     const window = onLine.find(({ from_at }) => at === undefined || Date.parse(from_at) <= at.getTime());
     if (window === undefined) return [];
     const end = String(window.end_at);
@@ -888,6 +891,20 @@ interface Job {
   readonly last: string | undefined;
   readonly partial: string | undefined;
   readonly tablespaces: ReadonlyMap<string, string>;
+}
+
+/**
+ * The windows on the newest timeline, and those on its ancestors that end before it left them: there the history is the
+ * same. What a restored server gave up is on neither, and is asked for by its number.
+ */
+function onNewestLine({ histories }: Survey, windows: readonly Reachable[]): Reachable[] {
+  const newest = Math.max(...windows.map(({ timeline }) => timeline));
+  const ancestors = histories.get(newest) ?? [];
+  return windows.filter(
+    (one) =>
+      one.timeline === newest ||
+      ancestors.some(({ timeline, until }) => timeline === one.timeline && parseLsn(one.to_lsn) <= until),
+  );
 }
 
 const majorOf = (manifest: PhysicalManifest): number => Math.floor(manifest.server.version_num / 10_000);
@@ -999,6 +1016,24 @@ async function checkTarget(
   return directory;
 }
 
+/** What a disk says that cannot take the copy. */
+function toDiskError(cause: unknown): unknown {
+  const { code } = cause as NodeJS.ErrnoException;
+  if (code === 'ENOSPC' || code === 'EDQUOT') {
+    return new HoldfastError('QUOTA_EXCEEDED', 'the disk of target_directory is full', {
+      hint: 'What had been written was removed; the live server was not touched. Free space, or choose a larger disk.',
+      cause,
+    });
+  }
+  if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS') {
+    return new HoldfastError('INSUFFICIENT_PERMISSIONS', 'Holdfast may not write beside target_directory', {
+      hint: 'Choose a directory whose parent the account of Holdfast may write to. The live server was not touched.',
+      cause,
+    });
+  }
+  return cause;
+}
+
 /** PostgreSQL must be able to go through every directory above its own. */
 async function assertReaches(parent: string, account: Account | undefined): Promise<void> {
   if (account === undefined) return;
@@ -1104,7 +1139,7 @@ function swapSteps(
       ? `Its configuration stays where it is: ${q(live.config as string)}.`
       : `Look through ${q(`${data}/postgresql.conf`)} and pg_hba.conf: they are those of the moment of the backup.`,
     `Start it: systemctl start ${service}   (or: ${q(`${binDir}/pg_ctl`)} start -D ${q(data)})`,
-    `Where archive_command archives: ALTER SYSTEM RESET archive_mode; restart; then archive the new timeline's history once: holdfast wal push --entity ${entity} ${q(`${data}/pg_wal/${history}`)} ${history}. The new timeline ${timeline} goes on in the same archive.`,
+    `Where archive_command archives: ALTER SYSTEM RESET archive_mode; restart; then archive the new timeline's history once: holdfast wal push --entity ${entity} ${q(`${data}/pg_wal/${history}`)}. The new timeline ${timeline} goes on in the same archive.`,
     `Where holdfast wal receive streams: start it again; it makes its slot anew, since slots are no part of a copy.`,
     `Take a new base backup at once: holdfast do ${entity}/create-snapshot type=full`,
     `When nobody needs it any more: rm -rf ${q(kept)}`,
