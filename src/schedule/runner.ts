@@ -217,7 +217,7 @@ export class Scheduler {
       record = await this.#settled(entry, record);
       if (record.running !== undefined) return SETTLE_MS;
     }
-    if (!schedule.enabled) return LONGEST_WAIT_MS;
+    if (!schedule.enabled || this.#stopped) return LONGEST_WAIT_MS;
     const due = times.last(now);
     if (due !== undefined && due.getTime() > Date.parse(record.settled_until)) {
       const missed = this.#countBetween(times, Date.parse(record.settled_until), due.getTime());
@@ -481,9 +481,10 @@ export class Scheduler {
 
   #countBetween(times: Times, from: number, to: number): number {
     let count = 0;
-    for (const at of times.next(new Date(from), MOST_COUNTED)) {
-      if (at.getTime() >= to) break;
-      count += 1;
+    for (let at = from; count < MOST_COUNTED; count += 1) {
+      const [next] = times.next(new Date(at), 1);
+      if (next === undefined || next.getTime() >= to) break;
+      at = next.getTime();
     }
     return count;
   }
