@@ -181,6 +181,12 @@ const RestoreInput = z.object({
   snapshot_id: SnapshotId.optional(),
   target_database: z.string().min(1).max(63).optional().describe('A new name; left out or existing: replaced, guarded'),
   no_owner: z.boolean().optional().describe('Leave out owners and grants'),
+  tables: z
+    .array(z.string().min(3).max(300))
+    .min(1)
+    .max(200)
+    .optional()
+    .describe('schema.table: only these, to a new database'),
   safety_snapshot: z.boolean().optional(),
   target_directory: z.string().max(1000).optional().describe('New data directory, absolute: recovers the whole server'),
   restore_timestamp: InstantInput.optional(),
@@ -199,6 +205,8 @@ const Restored = z.object({
   database: z.string().optional(),
   tables: z.number().optional(),
   rows: z.number().optional(),
+  /** What a restore of single tables did not bring. */
+  left_out: z.array(z.string()).optional(),
   /** Where the data from before the restore are kept. */
   kept_as: z.string().optional(),
   drop_kept_with: z.string().optional(),
@@ -323,12 +331,13 @@ export const restore = defineAction({
   },
   result(results) {
     if (results['check'] !== undefined) return results['check'] as z.input<typeof Restored>;
-    const { tables, rows } = results['compare'] ?? {};
+    const { tables, rows, left_out } = results['compare'] ?? {};
     return {
       ...results['swap'],
       snapshot_id: results['restore']?.['snapshot_id'],
       tables,
       rows,
+      ...(left_out === undefined ? {} : { left_out }),
       ...(results['safety-snapshot'] === undefined ? {} : { safety_snapshot_id: results['safety-snapshot']['id'] }),
     } as z.input<typeof Restored>;
   },

@@ -1,16 +1,18 @@
+import { rm } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { HoldfastError } from '../core/errors.ts';
-import { formatBytes } from '../core/time.ts';
 import { type Binaries, chooseBinaries, findBinaries } from './binaries.ts';
 import { runChild, startChild } from './child.ts';
 import { openSession, type Session } from './connection.ts';
+import { type DirectoryDump, dumpToDirectory, tarOfDump } from './directory.ts';
 import { damaged } from './errors.ts';
 import { type Inventory, readInventory, readSchemaText, summarise } from './inventory.ts';
 import { type LogicalManifest, MANIFEST_SCHEMA, type Manifest, type Payload } from './manifest.ts';
 import { storeSealed } from './pack.ts';
+import { backupScratch } from './scratch.ts';
 import { probe, type Sealing } from './seal.ts';
 import { assertReadsEverything, readServer, type ServerFacts, USER_RELATION } from './server.ts';
-import { percentOf, type Work, withPrograms } from './work.ts';
+import { meter, type Work, withPrograms } from './work.ts';
 import { requireZstd } from './zstd.ts';
 
 export interface BackupRequest {
@@ -27,6 +29,10 @@ export interface BackupRequest {
   readonly version: string;
   /** Names the source for people who find its folder. */
   readonly sourceName: string;
+  /** Dumps with so many connections, through a directory below this one. */
+  readonly parallel?: { readonly jobs: number; readonly scratch: string } | undefined;
+  /** Keeps the hashes of the passwords of roles too. */
+  readonly rolePasswords?: boolean | undefined;
 }
 
 /** The advisory lock that keeps two backups of one source apart; a crash frees it. */
@@ -99,6 +105,24 @@ async function write(
   server: ServerFacts,
   binaries: Binaries,
 ): Promise<LogicalManifest> {
+  const { parallel } = request;
+  if (parallel === undefined) return writeFrom(work, request, session, server, binaries, undefined);
+  const directory = backupScratch(parallel.scratch, request.id);
+  try {
+    return await writeFrom(work, request, session, server, binaries, { jobs: parallel.jobs, directory });
+  } finally {
+    await rm(directory, { recursive: true, force: true, maxRetries: 5 });
+  }
+}
+
+async function writeFrom(
+  work: Work,
+  request: BackupRequest,
+  session: Session,
+  server: ServerFacts,
+  binaries: Binaries,
+  directory: DirectoryDump | undefined,
+): Promise<LogicalManifest> {
   const { repository, runtime, connection } = work;
   const startedAt = runtime.now();
   const warnings: string[] = [];
@@ -163,19 +187,21 @@ async function write(
       }
     };
     const whole = await estimateDump(session, server);
-    const dump = startChild(
-      binaries.pgDump,
-      ['-Fc', '-Z0', `--snapshot=${snapshot}`, '--lock-wait-timeout=30s', '--no-password'],
-      { ...options, signal },
-    );
-    let shown = -1;
+    const args = [`--snapshot=${snapshot}`, '--lock-wait-timeout=30s', '--no-password'];
     const stored = failFast(
-      putSealed('payload.dump', 'dump', dump.output(), signal, (bytes) => {
-        const percent = percentOf(bytes, whole);
-        if (percent === undefined || percent === shown) return;
-        shown = percent;
-        work.progress({ percent, message: `${formatBytes(bytes)} dumped` });
-      }),
+      directory === undefined
+        ? putSealed(
+            'payload.dump',
+            'dump',
+            startChild(binaries.pgDump, ['-Fc', '-Z0', ...args], { ...options, signal }).output(),
+            signal,
+            meter(work, whole, 'Data dumped'),
+          )
+        : (async () => {
+            await dumpToDirectory(work, binaries, directory, args, { ...options, signal }, whole);
+            const { tar, bytes } = await tarOfDump(directory);
+            return putSealed('dir.tar', 'directory', tar, signal, meter(work, bytes, 'Dump stored'));
+          })(),
     );
     const counted = failFast(
       (async (): Promise<Inventory> => {
@@ -189,15 +215,26 @@ async function write(
     payload.push(stream.value);
     await session.query('COMMIT');
 
-    // Roles and tablespaces belong to the server, not to the database. Hashes of passwords stay where they are.
-    const globals = await runChild(binaries.pgDumpall, ['--globals-only', '--no-role-passwords', '--no-password'], {
-      ...options,
-      env: { ...options.env, PGDATABASE: 'postgres' },
-    }).catch((cause) => {
-      if (work.signal?.aborted) throw cause;
-      warnings.push('roles and tablespaces (globals) could not be read and are not in this backup');
-      return undefined;
-    });
+    // Roles and tablespaces belong to the server, not to the database. Hashes of passwords stay there unless asked for.
+    const readGlobals = (passwords: boolean): Promise<string> =>
+      runChild(binaries.pgDumpall, ['--globals-only', ...(passwords ? [] : ['--no-role-passwords']), '--no-password'], {
+        ...options,
+        env: { ...options.env, PGDATABASE: 'postgres' },
+      });
+    const withoutPasswords = async (): Promise<string> => {
+      warnings.push('the hashes of role passwords could not be read and are not in this backup: only a superuser can');
+      return readGlobals(false);
+    };
+    const globals = await readGlobals(request.rolePasswords === true)
+      .catch((cause) => {
+        if (work.signal?.aborted || request.rolePasswords !== true) throw cause;
+        return withoutPasswords();
+      })
+      .catch((cause) => {
+        if (work.signal?.aborted) throw cause;
+        warnings.push('roles and tablespaces (globals) could not be read and are not in this backup');
+        return undefined;
+      });
     if (globals !== undefined) {
       payload.push(await putSealed('globals.sql', 'globals', Readable.from([Buffer.from(globals)]), work.signal));
     }
@@ -215,7 +252,7 @@ async function write(
     schema: MANIFEST_SCHEMA,
     id: request.id,
     source_id: repository.sourceId,
-    kind: 'logical',
+    kind: directory === undefined ? 'logical' : 'logical_dir',
     trigger: request.trigger,
     ...(request.label === undefined ? {} : { label: request.label }),
     ...(request.description === undefined ? {} : { description: request.description }),

@@ -2,14 +2,17 @@ import { HoldfastError } from '../core/errors.ts';
 import { sha256 } from '../core/json.ts';
 import { cleanText } from '../core/text.ts';
 import type { Binaries } from './binaries.ts';
+import { runChild } from './child.ts';
 import { type Connection, openSession, type Session, withSession } from './connection.ts';
+import { withUnpacked } from './directory.ts';
 import { toPostgresError } from './errors.ts';
 import { whileInUse } from './in-use.ts';
 import { type Inventory, readInventory, readSchemaText } from './inventory.ts';
-import { type Manifest, payloadOf } from './manifest.ts';
+import { type LogicalManifest, type Manifest, payloadOf } from './manifest.ts';
 import { readDatabase, readServer, type ServerFacts } from './server.ts';
 import { type DatabaseSettings, settingStatements } from './settings.ts';
 import { ident, literal, suffixed } from './sql.ts';
+import { type DumpSource, type TableName, withSelection } from './subset.ts';
 import { counted, openPayload } from './verify.ts';
 import { feed, startRestore, type Work, withPrograms } from './work.ts';
 
@@ -145,26 +148,49 @@ export interface FillOptions {
   readonly binaries: Binaries;
   /** Leaves out owners and grants: everything belongs to the restoring role. */
   readonly noOwner: boolean;
+  /** A directory that does not exist yet, for a dump that is unpacked first. */
+  readonly scratch: string;
+  /** Connections that a dump made with several is restored with. */
+  readonly jobs?: number | undefined;
+  /** Restores the rows of these tables only. */
+  readonly tables?: readonly TableName[] | undefined;
 }
 
-/** Streams the dump of a backup into an empty database, and gathers statistics. */
+/** Restores the dump of a backup into an empty database, and gathers statistics. */
 export async function fillDatabase(
   work: Work,
   database: string,
-  manifest: Manifest,
+  manifest: LogicalManifest,
   options: FillOptions,
 ): Promise<void> {
   const connection = { ...work.connection, database };
-  const dump = payloadOf(manifest, 'dump');
+  const { binaries, tables, scratch, jobs = 2 } = options;
   // With an empty -d the name comes from PGDATABASE, where no character of it has a meaning.
   // A subscription would come back with the slot of the original, and would keep the database from being dropped.
   const args = ['--exit-on-error', '--no-subscriptions', '--no-password', '-d', ''];
   if (options.noOwner) args.push('--no-owner', '--no-privileges');
+  const only = async <T>(dump: DumpSource, use: (args: readonly string[]) => Promise<T>): Promise<T> =>
+    tables === undefined
+      ? use(args)
+      : withSelection(work, manifest, binaries, dump, tables, (list) => use([...args, ...list]));
   const fill = (): Promise<void> =>
     withPrograms(work, connection, async (environment) => {
-      work.runtime.assertMayWrite('restoring into a database');
-      const child = startRestore(options.binaries, args, environment);
-      await feed(child, counted(work, openPayload(work, manifest, dump), dump.plain_bytes, 'Restoring the dump'));
+      if (manifest.kind === 'logical_dir') {
+        return withUnpacked(work, manifest, scratch, (dump) =>
+          only({ path: dump }, async (chosen) => {
+            work.runtime.assertMayWrite('restoring into a database');
+            work.progress({ message: `Restoring the dump with ${jobs} connections` });
+            await runChild(binaries.pgRestore, [...chosen, `-j${jobs}`, dump], environment);
+          }),
+        );
+      }
+      const dump = payloadOf(manifest, 'dump');
+      const read = () => openPayload(work, manifest, dump);
+      return only({ read }, async (chosen) => {
+        work.runtime.assertMayWrite('restoring into a database');
+        const child = startRestore(binaries, chosen, environment);
+        await feed(child, counted(work, read(), dump.plain_bytes, 'Restoring the dump'));
+      });
     });
   await whileInUse(work, manifest.id, 'restore', fill);
   await withSession(connection, work.signal, (session) => session.query('ANALYZE'));

@@ -16,7 +16,7 @@ import {
 } from './manifest.ts';
 import type { Backup } from './repository.ts';
 import { assertOpens, type ClosedFor, Tally, unseal } from './seal.ts';
-import { feed, percentOf, startRestore, type Work } from './work.ts';
+import { meter, type Work } from './work.ts';
 
 const INVENTORY_LIMIT = 512 * 1024 * 1024;
 
@@ -100,13 +100,12 @@ export async function readStoredInventory(work: Work, manifest: LogicalManifest)
 /** Level `stored`: every file is there, with the size and hash of the manifest. Needs no key. */
 export async function checkStored(work: Work, manifest: Manifest): Promise<Record<string, number>> {
   const whole = manifest.payload.reduce((sum, { bytes }) => sum + bytes, 0);
+  const seen = meter(work, whole, 'Reading what is stored');
   let done = 0;
   for (const payload of manifest.payload) {
     const tally = new Tally();
     const source = await openStored(work, manifest, payload);
-    for await (const _ of tally.tap(source, (bytes) => {
-      work.progress({ percent: percentOf(done + bytes, whole), message: `Reading ${payload.name}` });
-    })) {
+    for await (const _ of tally.tap(source, (bytes) => seen(done + bytes))) {
       work.signal?.throwIfAborted();
     }
     done += tally.bytes;
@@ -116,25 +115,14 @@ export async function checkStored(work: Work, manifest: Manifest): Promise<Recor
   return { files: manifest.payload.length, stored_bytes: done };
 }
 
-/** Level `readable`: also opens with our key, has the plain hashes of the manifest, and pg_restore reads it to its end. */
-export async function checkReadable(
-  work: Work,
-  manifest: LogicalManifest,
-  binaries: Binaries,
-): Promise<Record<string, number>> {
+/** Checks everything of a dump but the dump itself: all files as stored, our key, the inventory and the globals. */
+export async function checkBesides(work: Work, manifest: LogicalManifest): Promise<Record<string, number>> {
   const numbers = await checkStored(work, manifest);
   await assertKeyFits(work, manifest);
   await readStoredInventory(work, manifest);
   const globals = manifest.payload.find(({ content }) => content === 'globals');
   if (globals) for await (const _ of openPayload(work, manifest, globals)) work.signal?.throwIfAborted();
-  const dump = payloadOf(manifest, 'dump');
-  // `pg_restore --list` is content with a file that is cut off; writing the script out reads every byte.
-  const child = startRestore(binaries, ['--no-password', '-f', '/dev/null'], {
-    env: { LC_ALL: 'C' },
-    signal: work.signal,
-  });
-  await feed(child, counted(work, openPayload(work, manifest, dump), dump.plain_bytes, 'Reading the dump'));
-  return { ...numbers, plain_bytes: dump.plain_bytes };
+  return numbers;
 }
 
 /** Passes bytes on and reports how far they have come. */
@@ -144,15 +132,11 @@ export async function* counted(
   whole: number,
   message: string,
 ): AsyncGenerator<Uint8Array> {
+  const seen = meter(work, whole, message);
   let done = 0;
-  let shown = -1;
   for await (const chunk of source) {
     done += chunk.byteLength;
-    const percent = percentOf(done, whole);
-    if (percent !== undefined && percent !== shown) {
-      shown = percent;
-      work.progress({ percent, message });
-    }
+    seen(done);
     yield chunk;
   }
 }

@@ -1,5 +1,6 @@
 import type { Progress } from '../core/operation.ts';
 import type { Runtime } from '../core/runtime.ts';
+import { formatBytes, formatDuration } from '../core/time.ts';
 import type { Binaries } from './binaries.ts';
 import { type Child, type ChildOptions, startChild } from './child.ts';
 import { type Connection, programEnvironment } from './connection.ts';
@@ -75,4 +76,26 @@ export function startRestore(binaries: Binaries, args: readonly string[], option
 /** Turns bytes of an expected whole into a percentage that is 100 only at the end. */
 export function percentOf(done: number, whole: number): number | undefined {
   return whole > 0 ? Math.min(99, Math.floor((done / whole) * 100)) : undefined;
+}
+
+/**
+ * Reports how far the bytes of an expected whole have come, whenever that is another percentage: done, whole, percent and,
+ * once it can be told, how long the rest will take.
+ */
+export function meter(work: Pick<Work, 'progress' | 'runtime'>, whole: number, doing: string): (bytes: number) => void {
+  const begun = work.runtime.now().getTime();
+  let shown = -1;
+  return (bytes) => {
+    const percent = percentOf(bytes, whole);
+    if (percent === undefined || percent === shown) return;
+    shown = percent;
+    const seconds = (work.runtime.now().getTime() - begun) / 1000;
+    // The first moments say little of the rest, and behind an estimate there is nothing left to tell.
+    const known = seconds >= 2 && percent >= 2 && bytes < whole;
+    const left = known ? `, about ${formatDuration(Math.ceil((seconds * (whole - bytes)) / bytes))} left` : '';
+    work.progress({
+      percent,
+      message: `${doing}: ${formatBytes(bytes)} of ${formatBytes(whole)}, ${percent} %${left}`,
+    });
+  };
 }

@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises';
 import type { z } from 'zod';
 import type { EntityBase } from '../../core/context.ts';
 import { HoldfastError } from '../../core/errors.ts';
@@ -11,6 +12,7 @@ import { cleanText } from '../../core/text.ts';
 import { formatDuration } from '../../core/time.ts';
 import { findBinaries } from '../../postgres/binaries.ts';
 import { type Connection, parseConnectionUrl, type Session, withSession } from '../../postgres/connection.ts';
+import { unpackScratch } from '../../postgres/directory.ts';
 import { preflightBackup, takeLogicalBackup } from '../../postgres/dump.ts';
 import { toPostgresError } from '../../postgres/errors.ts';
 import {
@@ -23,6 +25,7 @@ import {
   type Verification,
   type VerifyLevel,
 } from '../../postgres/manifest.ts';
+import { checkReadable } from '../../postgres/readable.ts';
 import { type LagThresholds, type ReplicationStatus, readReplication } from '../../postgres/replication.ts';
 import { type Backup, Repository, sourceIdOf } from '../../postgres/repository.ts';
 import {
@@ -43,7 +46,6 @@ import { readServer } from '../../postgres/server.ts';
 import { ident } from '../../postgres/sql.ts';
 import {
   assertKeyFits,
-  checkReadable,
   checkStored,
   compareWith,
   readerBinaries,
@@ -60,8 +62,8 @@ import { goodBackups, recoverCommand, toRecoveryPoint, unfinishedPoint } from '.
 import { goodPhysical, PhysicalBackups } from './physical.ts';
 import { DirectoryRestorer } from './recovery.ts';
 import { Restorer } from './restore.ts';
-import { describeStore } from './store.ts';
 import { assertDeletable, noBackupRuns, Retention } from './retention.ts';
+import { describeStore } from './store.ts';
 import { EntityWal, type WalCheck } from './wal.ts';
 
 const DEFAULT_LEVEL = 3;
@@ -166,6 +168,10 @@ export class PostgresClient implements Host {
       signal: scope.signal,
       progress: (progress) => scope.progress?.(progress),
     };
+  }
+
+  scratch(): Promise<string> {
+    return this.physical.scratch();
   }
 
   maintenance(connection: Connection, target: string): Connection {
@@ -451,7 +457,8 @@ export class PostgresClient implements Host {
 
   /** The one step of create-snapshot and of the safety snapshot: backs up a database of the server. */
   async takeBackup(step: OwnStep, options: Omit<BackupOptions, 'operationId'>): Promise<JsonObject> {
-    const kind = (options.type ?? 'logical') === 'logical' ? 'logical' : 'physical';
+    const logical = this.entity.parallel === undefined ? 'logical' : 'logical_dir';
+    const kind = (options.type ?? 'logical') === 'logical' ? logical : 'physical';
     const id = newBackupId(this.runtime.now(), this.runtime.random(6), kind);
     await step.checkpoint({ backup_id: id });
     await this.newBackup(step, id, { ...options, operationId: step.operationId });
@@ -471,6 +478,9 @@ export class PostgresClient implements Host {
       binDir: this.entity.bin_dir,
       version: this.runtime.version ?? 'unknown',
       sourceName: this.entity.key,
+      parallel:
+        this.entity.parallel === undefined ? undefined : { jobs: this.entity.parallel, scratch: await this.scratch() },
+      rolePasswords: this.entity.include_role_passwords,
     });
   }
 
@@ -655,8 +665,8 @@ export class PostgresClient implements Host {
     if (level === 'readable') {
       const binaries = await readerBinaries(backup.manifest, this.entity.bin_dir);
       return verifiedResult(
-        await verifyBackup(work, backup, level, { pg_restore: binaries.version }, () =>
-          checkReadable(work, backup.manifest, binaries),
+        await verifyBackup(work, backup, level, { pg_restore: binaries.version }, async () =>
+          checkReadable(work, backup.manifest, binaries, await this.#unpackTo(step)),
         ),
       );
     }
@@ -692,7 +702,12 @@ export class PostgresClient implements Host {
             await assertKeyFits(at, manifest);
             const expected = await readStoredInventory(at, manifest);
             oid = await createDatabase(at, session, name, manifest, server, undefined);
-            await fillDatabase(at, name, manifest, { binaries, noOwner: true });
+            await fillDatabase(at, name, manifest, {
+              binaries,
+              noOwner: true,
+              scratch: await this.#unpackTo(step),
+              jobs: this.entity.parallel,
+            });
             return compareWith(expected, await inventoryOf(at, name, binaries, false));
           },
         );
@@ -714,7 +729,12 @@ export class PostgresClient implements Host {
     });
   }
 
+  async #unpackTo({ operationId }: Pick<OwnStep, 'operationId'>): Promise<string> {
+    return unpackScratch(await this.scratch(), shortId(operationId));
+  }
+
   async recoverVerify(step: OwnStep): Promise<Recovery> {
+    await rm(await this.#unpackTo(step), { recursive: true, force: true });
     const copy = step.handle?.['copy'];
     if (typeof copy === 'string') {
       await this.physical.discardCopy(copy);

@@ -91,6 +91,8 @@ export interface Host {
   sealing(): Promise<Sealing>;
   keys(): Promise<Keys>;
   work(scope: Scope): Promise<Work>;
+  /** Where dumps and copies of servers are unpacked on this machine. */
+  scratch(): Promise<string>;
   /** The connection to work on a database from outside it. */
   maintenance(connection: Connection, target: string): Connection;
   newBackup(scope: Scope, id: string, options: BackupOptions): Promise<void>;

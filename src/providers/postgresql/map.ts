@@ -70,8 +70,10 @@ export function unfinishedPoint(
  * together from, the full one first.
  */
 export function recoverCommand(manifest: Manifest, chain: readonly PhysicalManifest[] = []): string {
-  if (manifest.kind !== 'physical') return `${openCommand(manifest, '')} | pg_restore --no-owner -d NEW_DATABASE`;
-  return copyCommands(manifest, chain).join(' && ');
+  if (manifest.kind === 'physical') return copyCommands(manifest, chain).join(' && ');
+  if (manifest.kind === 'logical') return `${openCommand(manifest, '')} | pg_restore --no-owner -d NEW_DATABASE`;
+  const unpack = `mkdir -m 700 DUMP && ${openCommand(manifest, '')} | tar -x -C DUMP`;
+  return `${unpack} && pg_restore -j 4 --no-owner -d NEW_DATABASE DUMP`;
 }
 
 function openCommand(manifest: Manifest, folder: string): string {

@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises';
 import type { z } from 'zod';
 import { HoldfastError } from '../../core/errors.ts';
 import type { JsonObject } from '../../core/json.ts';
@@ -8,7 +9,9 @@ import { cleanText } from '../../core/text.ts';
 import { formatBytes } from '../../core/time.ts';
 import type { Binaries } from '../../postgres/binaries.ts';
 import { type Session, withSession } from '../../postgres/connection.ts';
+import { unpackScratch } from '../../postgres/directory.ts';
 import { toPostgresError } from '../../postgres/errors.ts';
+import type { Inventory } from '../../postgres/inventory.ts';
 import { assertLogical, type LogicalManifest } from '../../postgres/manifest.ts';
 import type { Backup } from '../../postgres/repository.ts';
 import {
@@ -30,6 +33,7 @@ import {
 import { type DatabaseFacts, readDatabase, readServer, type ServerFacts } from '../../postgres/server.ts';
 import { type DatabaseSettings, readSettings } from '../../postgres/settings.ts';
 import { checkDatabaseName, ident } from '../../postgres/sql.ts';
+import { leftOut, parseTableName, subsetOf, type TableName } from '../../postgres/subset.ts';
 import { assertKeyFits, compareWith, readerBinaries, readStoredInventory } from '../../postgres/verify.ts';
 import type { Work } from '../../postgres/work.ts';
 import type { Host, OwnStep, Scope } from './entity.ts';
@@ -40,6 +44,7 @@ export interface RestoreInput {
   readonly snapshot_id: string;
   readonly target_database?: string | undefined;
   readonly no_owner?: boolean | undefined;
+  readonly tables?: readonly string[] | undefined;
 }
 
 type Phase = 'restore' | 'compare' | 'swap' | 'succeeded' | 'failed';
@@ -119,6 +124,7 @@ export class Restorer {
         });
       }
       if (current) assertReplaceable(current, server);
+      const subset = this.#subset(inventory, input, current !== undefined, warnings);
       const facts = {
         target: {
           database: target,
@@ -131,7 +137,13 @@ export class Restorer {
           snapshot_at: manifest.snapshot_at,
           sha256: manifest.payload.map(({ sha256 }) => sha256).join(' '),
         },
-        context: { no_owner: noOwner, server_major: server.major },
+        context: {
+          no_owner: noOwner,
+          server_major: server.major,
+          ...(subset === undefined
+            ? {}
+            : { tables: subset.map(({ schema, name }) => `${ident(schema)}.${ident(name)}`) }),
+        },
       };
       const shared = {
         target: `${host.entity.key}:${target}`,
@@ -147,6 +159,28 @@ export class Restorer {
       }
       return { ...shared, ...(await this.#overwrite(manifest, current, target, warnings)) };
     });
+  }
+
+  /**
+   * What a restore of single tables brings. It goes into a new database: one that is there would lose its other tables.
+   * @throws {HoldfastError} INVALID_PARAMETER
+   */
+  #subset(
+    inventory: Inventory,
+    input: RestoreInput,
+    exists: boolean,
+    warnings: string[],
+  ): readonly TableName[] | undefined {
+    if (input.tables === undefined) return undefined;
+    if (input.target_database === undefined || exists) {
+      const why = exists ? 'it would replace a database by some of its tables' : 'no new database was named';
+      throw new HoldfastError('INVALID_PARAMETER', `single tables go into a new database only: ${why}`, {
+        hint: 'Give a target_database that does not exist yet, and copy the rows from there. Nothing was changed.',
+      });
+    }
+    const subset = subsetOf(inventory, input.tables);
+    for (const part of leftOut(inventory, subset)) warnings.push(`Left out: ${part}.`);
+    return subset.tables;
   }
 
   async #overwrite(
@@ -269,6 +303,9 @@ export class Restorer {
         await fillDatabase(work, names.restored, manifest, {
           binaries,
           noOwner,
+          scratch: await this.#unpackTo(names),
+          jobs: host.entity.parallel,
+          tables: input.tables?.map(parseTableName),
         });
         if (settings) await applySettings(work, session, names.restored, settings);
         await step.checkpoint({ phase: 'filled', oid });
@@ -310,10 +347,15 @@ export class Restorer {
     };
   }
 
+  async #unpackTo({ id }: Pick<Names, 'id'>): Promise<string> {
+    return unpackScratch(await this.#host.scratch(), id);
+  }
+
   async recoverRestore(step: OwnStep): Promise<Recovery> {
     const { handle } = step;
     if (handle === undefined) return { state: 'not_begun' };
     const names = await this.#names(step);
+    await rm(await this.#unpackTo(names), { recursive: true, force: true });
     const work = await this.#host.work(step);
     const oid = numberOf(handle['oid']);
     return withOperationLock(this.#maintenance(work, names), names.id, step.signal, async (session) => {
@@ -336,7 +378,16 @@ export class Restorer {
       const { manifest } = await this.#backup(input.snapshot_id);
       const expected = await readStoredInventory(work, manifest);
       const binaries = await this.#binaries(manifest, plan);
-      return compareWith(expected, await inventoryOf(work, names.restored, binaries, false));
+      const actual = await inventoryOf(work, names.restored, binaries, false);
+      if (input.tables === undefined) return compareWith(expected, actual);
+      const subset = subsetOf(expected, input.tables);
+      const chosen = new Set(subset.tables.map(({ schema, name }) => JSON.stringify([schema, name])));
+      const tables = expected.tables.filter(({ schema, name }) => chosen.has(JSON.stringify([schema, name])));
+      const { large_objects } = actual;
+      return {
+        ...compareWith({ ...expected, tables, objects: [], large_objects }, actual),
+        left_out: leftOut(expected, subset),
+      };
     } catch (cause) {
       await this.#note(names, input, 'failed');
       throw cause;
