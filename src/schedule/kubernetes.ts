@@ -397,7 +397,7 @@ function walReceiver(entity: EntityDeclaration, parts: PodParts, request: Kubern
         spec: podSpec(
           { ...parts, volumes, mounts },
           request,
-          { name: 'wal', args: ['wal', 'receive', entity.base.key], memory: '512Mi' },
+          { name: 'wal', args: ['wal', 'receive', '--entity', entity.base.key], memory: '512Mi' },
           'Always',
         ),
       },

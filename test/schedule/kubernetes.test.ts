@@ -44,7 +44,21 @@ orders:
     weekly: { cron: "0 1 * * 7", timezone: Europe/Lisbon, at_most: 12h, catch_up: false }
     verify: { cron: "0 5 * * 5-7", input: { snapshot_id: $newest, level: restored }, enabled: false }
 `;
-const MORE = `namespace: shop
+const MORE = `storage:
+  main:
+    type: s3
+    bucket: shop-backups
+    region: eu-west-1
+    access_key_id: \${env:S3_ID}
+    secret_access_key: \${env:S3_KEY}
+namespace: shop
+ledger:
+  defines: postgresql/server
+  database: ledger
+  user: holdfast
+  storage: main
+  encryption: none
+  schedules: { monthly: true }
 a.very.long.name-of-a-table-that-nobody-would-write-down-by-hand-twice-in-a-row:
   defines: aws-dynamo-db/dynamo-db-table
   region: us-east-1
@@ -77,7 +91,12 @@ beforeAll(async () => {
 });
 afterAll(() => rm(directory, { recursive: true, force: true }));
 
-const ENV = { ORDERS_PASSWORD: 'canary-in-a-variable', ORDERS_HOST: 'canary-of-a-host' };
+const ENV = {
+  ORDERS_PASSWORD: 'canary-in-a-variable',
+  ORDERS_HOST: 'canary-of-a-host',
+  S3_ID: 'canary-of-a-key',
+  S3_KEY: 'canary-of-its-secret',
+};
 
 function render(request: Partial<KubernetesRequest> = {}): Rendered {
   const config = loadConfig({ path: join(directory, 'holdfast.yaml'), entityTypes, env: ENV });
@@ -194,7 +213,7 @@ describe('what is rendered for Kubernetes', () => {
     expectGolden(
       'test/golden/kubernetes.yaml',
       rendered.files
-        .filter(({ name }) => !/weekly|verify|table/.test(name))
+        .filter(({ name }) => !/weekly|verify|table|ledger/.test(name))
         .map(({ name, text }) => `# ${name}\n${text}`)
         .join('---\n'),
     );
@@ -207,6 +226,7 @@ describe('what is rendered for Kubernetes', () => {
       at(job, 'spec', 'timeZone'),
     ]);
     expect(jobs).toEqual([
+      ['holdfast-shop--ledger--monthly', '0 3 1 * *', 'UTC'],
       [expect.stringMatching(/^holdfast-shop--a-very-long[a-z-]*-[0-9a-f]{6}$/), '30 3 * * *', 'UTC'],
       ['holdfast-my-app--orders--daily', '0 2 * * *', 'UTC'],
       ['holdfast-my-app--orders--weekly', '0 1 * * 0', 'Europe/Lisbon'],
@@ -284,8 +304,13 @@ describe('what is rendered for Kubernetes', () => {
       subPath: 'run-secrets-scratch-url',
       readOnly: true,
     });
-    expect(rendered.secrets).toHaveLength(1);
-    expect(rendered.secrets[0]).toMatchObject({
+    // What a store of the section names belongs to whoever uses it.
+    expect(rendered.secrets.map(({ name, keys }) => [name, keys.length])).toEqual([
+      ['holdfast-shop--ledger', 2],
+      [secret, 5],
+    ]);
+    expect(rendered.secrets[0]?.command).toContain('--from-file=S3_KEY=<(printf %s "$S3_KEY")');
+    expect(rendered.secrets[1]).toMatchObject({
       name: secret,
       keys: [
         'ORDERS_HOST',
@@ -300,7 +325,7 @@ describe('what is rendered for Kubernetes', () => {
   it.skipIf(!kubectl)(
     'says how each Secret is made, by a command that kubectl takes (skipped without kubectl)',
     async () => {
-      const [secret] = rendered.secrets;
+      const secret = rendered.secrets.find(({ name }) => name.endsWith('orders'));
       // The files of another machine are these here.
       const command = `${secret?.command} --dry-run=client -o json`
         .replace(
@@ -344,7 +369,7 @@ describe('what is rendered for Kubernetes', () => {
     expect(more).toEqual([]);
     expect(receiver?.['spec']).toMatchObject({ replicas: 1, strategy: { type: 'Recreate' } });
     const pod = podOf(receiver!);
-    expect((pod['containers'] as Json[])[0]?.['args']).toEqual(['wal', 'receive', 'my-app/orders']);
+    expect((pod['containers'] as Json[])[0]?.['args']).toEqual(['wal', 'receive', '--entity', 'my-app/orders']);
     expect(pod['volumes']).toContainEqual({
       name: 'state',
       persistentVolumeClaim: { claimName: 'holdfast-my-app--orders-wal' },
@@ -407,6 +432,16 @@ describe('holdfast schedule render', () => {
     expect(await readFile(join(out, files[0]!), 'utf8')).toContain('kind: ServiceAccount');
     expect(err).toContain('kubectl create secret generic holdfast-my-app--orders --namespace default');
     expect(err + text).not.toContain('canary');
+  });
+
+  it('calls commands that there are', async () => {
+    const calls = [...of('CronJob'), ...of('Deployment')].map((object) => {
+      const [container] = podOf(object)['containers'] as { args: string[] }[];
+      return (container?.args ?? []).slice(0, 2).join(' ');
+    });
+    expect([...new Set(calls)]).toEqual(['schedule run', 'wal receive']);
+    const help = await runProgram(['wal', 'receive', '--help'], { env: {}, cwd: directory });
+    expect(help.out).toContain('--entity');
   });
 
   it('writes all objects to standard output and everything else beside it', async () => {
