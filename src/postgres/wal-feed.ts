@@ -1,11 +1,16 @@
 import { type FSWatcher, watch } from 'node:fs';
 import { chown, mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
+import { HoldfastError } from '../core/errors.ts';
 import type { Log } from '../core/runtime.ts';
 import type { Account } from './tar.ts';
 
 /** How many segments beyond the one asked for are made ready meanwhile. */
 const AHEAD = 3;
+/** How often a file that is wanted is asked for while the storage is away, and the first pause, doubled at each. */
+const ATTEMPTS = 6;
+const PAUSE_MS = 250;
 const SEGMENT = /^[0-9A-F]{24}$/;
 const HISTORY = /^[0-9A-F]{8}\.history$/;
 
@@ -83,17 +88,30 @@ export async function openWalFeed(
     ready.set(name, state);
     return state.made;
   };
+  /** Gets a file that is wanted now. Hours of replaying shall not end with one second without a network. */
+  const demand = async (name: string): Promise<boolean> => {
+    for (let attempt = 1; ; attempt += 1) {
+      // PostgreSQL takes a file away; the same one may be wanted again, where timelines part.
+      if (ready.get(name)?.isOver && !(await isThere(have, name))) ready.delete(name);
+      try {
+        const isPresent = await prepare(name);
+        if (!isPresent) ready.delete(name);
+        return isPresent;
+      } catch (cause) {
+        const isPassing = cause instanceof HoldfastError && cause.retryable;
+        if (!isPassing || isClosed || attempt === ATTEMPTS) throw cause;
+        await wait(PAUSE_MS * 2 ** attempt);
+      }
+    }
+  };
   const answer = async (name: string): Promise<void> => {
     if (!SEGMENT.test(name) && !HISTORY.test(name)) {
       await writeFile(join(none, name), '');
       return;
     }
     try {
-      // PostgreSQL takes a file away; the same one may be wanted again, where timelines part.
-      if (ready.get(name)?.isOver && !(await isThere(have, name))) ready.delete(name);
-      const isPresent = await prepare(name);
-      if (!isPresent) ready.delete(name);
-      else if (SEGMENT.test(name)) served += 1;
+      const isPresent = await demand(name);
+      if (isPresent && SEGMENT.test(name)) served += 1;
       if (!isPresent) await writeFile(join(none, name), '');
     } catch (cause) {
       if (isClosed) return;
