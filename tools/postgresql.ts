@@ -187,6 +187,7 @@ const RestoreInput = z.object({
     .max(200)
     .optional()
     .describe('schema.table: only these, to a new database'),
+  from_source: z.string().max(80).optional().describe('source_id of another, as restore_from allows'),
   safety_snapshot: z.boolean().optional(),
   target_directory: z.string().max(1000).optional().describe('New data directory, absolute: recovers the whole server'),
   restore_timestamp: InstantInput.optional(),

@@ -35,6 +35,7 @@ export interface PostgresEntity {
   readonly scratch_dir?: string | undefined;
   readonly maintenance_database?: string | undefined;
   readonly source_id?: string | undefined;
+  readonly restore_from?: readonly string[] | undefined;
   readonly fingerprint_max_rows?: number | undefined;
   readonly engine?: 'holdfast' | 'pgbackrest' | undefined;
   readonly pgbackrest?:

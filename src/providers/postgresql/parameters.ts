@@ -131,6 +131,12 @@ export const PostgresServer = z
       .regex(/^[a-z0-9][a-z0-9-]{0,79}$/)
       .optional()
       .describe('Folder of the backups in the storage; made from the name of the entity when left out'),
+    restore_from: z
+      .array(z.string().regex(/^[a-z0-9][a-z0-9-]{0,79}$/))
+      .min(1)
+      .max(50)
+      .optional()
+      .describe('source_id of others in this storage whose backups restore may bring to this server'),
     fingerprint_max_rows: z
       .number()
       .int()

@@ -13,7 +13,7 @@ import { unpackScratch } from '../../postgres/directory.ts';
 import { toPostgresError } from '../../postgres/errors.ts';
 import type { Inventory } from '../../postgres/inventory.ts';
 import { assertLogical, type LogicalManifest } from '../../postgres/manifest.ts';
-import type { Backup } from '../../postgres/repository.ts';
+import { type Backup, Repository } from '../../postgres/repository.ts';
 import {
   applySettings,
   assertFits,
@@ -45,6 +45,7 @@ export interface RestoreInput {
   readonly target_database?: string | undefined;
   readonly no_owner?: boolean | undefined;
   readonly tables?: readonly string[] | undefined;
+  readonly from_source?: string | undefined;
 }
 
 type Phase = 'restore' | 'compare' | 'swap' | 'succeeded' | 'failed';
@@ -79,9 +80,30 @@ export class Restorer {
     return { id, target, restored: restoreName(target, id), before: beforeName(target, id) };
   }
 
+  /**
+   * The backups that a restore takes its own from: those of this entity, or of a source that it may bring here.
+   * @throws {HoldfastError} INVALID_PARAMETER
+   */
+  #repository({ from_source }: Pick<RestoreInput, 'from_source'>): Repository {
+    const own = this.#host.repository();
+    if (from_source === undefined || from_source === own.sourceId) return own;
+    const allowed = this.#host.entity.restore_from ?? [];
+    if (allowed.includes(from_source)) return new Repository(own.store, from_source);
+    throw new HoldfastError('INVALID_PARAMETER', 'this entity may not restore backups of that source', {
+      hint:
+        allowed.length === 0
+          ? 'Whoever keeps the entities file can allow it: restore_from lists sources in the same storage whose backups may come here. Nothing was changed.'
+          : `restore_from of this entity allows ${allowed.slice(0, 10).join(', ')}. Nothing was changed.`,
+    });
+  }
+
+  async #work(scope: Scope, input: Pick<RestoreInput, 'from_source'>): Promise<Work> {
+    return { ...(await this.#host.work(scope)), repository: this.#repository(input) };
+  }
+
   /** A backup that may be restored. */
-  async #backup(id: string): Promise<Backup<LogicalManifest>> {
-    const backup = await this.#host.repository().get(id);
+  async #backup(repository: Repository, id: string): Promise<Backup<LogicalManifest>> {
+    const backup = await repository.get(id);
     if (backup.damage !== undefined) {
       throw new HoldfastError('INTEGRITY_FAILED', 'a verification found this backup damaged, so it is not restored', {
         hint: 'Use another backup. If the storage was repaired, run verify-snapshot again first.',
@@ -103,9 +125,9 @@ export class Restorer {
     }
     const input = { ...asked, snapshot_id };
     const target = await this.#target(input);
-    const backup = await this.#backup(snapshot_id);
+    const backup = await this.#backup(this.#repository(input), snapshot_id);
     const { manifest } = backup;
-    const work = await host.work(scope);
+    const work = await this.#work(scope, input);
     await assertKeyFits(work, manifest);
     const inventory = await readStoredInventory(work, manifest);
     const warnings = manifest.warnings.map((warning) => `Of the backup: ${cleanText(warning)}.`);
@@ -134,6 +156,7 @@ export class Restorer {
         },
         source: {
           snapshot_id: manifest.id,
+          source_id: manifest.source_id,
           snapshot_at: manifest.snapshot_at,
           sha256: manifest.payload.map(({ sha256 }) => sha256).join(' '),
         },
@@ -147,7 +170,7 @@ export class Restorer {
       };
       const shared = {
         target: `${host.entity.key}:${target}`,
-        source: `backup ${manifest.id} of '${cleanText(manifest.server.database, 70)}' at ${manifest.snapshot_at}`,
+        source: `backup ${manifest.id}${input.from_source === undefined ? '' : ` of ${input.from_source},`} of '${cleanText(manifest.server.database, 70)}' at ${manifest.snapshot_at}`,
         duration_estimate: Math.max(1, Math.round((manifest.duration_ms * 4) / 1000)),
         unknowns: [
           `free disk space on the server: the restore needs about ${formatBytes(Math.round(manifest.server.database_size_bytes * 1.2))} beside what is there`,
@@ -279,8 +302,8 @@ export class Restorer {
     const host = this.#host;
     const input = step.input as RestoreInput;
     const names = await this.#names(step);
-    const { manifest } = await this.#backup(input.snapshot_id);
-    const work = await host.work(step);
+    const work = await this.#work(step, input);
+    const { manifest } = await this.#backup(work.repository, input.snapshot_id);
     return withOperationLock(this.#maintenance(work, names), names.id, step.signal, async (session) => {
       const server = await readServer(session);
       const current = await this.#assertTarget(session, names, plan);
@@ -372,10 +395,10 @@ export class Restorer {
   async compare(step: OwnStep, plan: Plan): Promise<JsonObject> {
     const names = await this.#names(step);
     const input = step.input as RestoreInput;
-    const work = await this.#host.work(step);
+    const work = await this.#work(step, input);
     await this.#note(names, input, 'compare');
     try {
-      const { manifest } = await this.#backup(input.snapshot_id);
+      const { manifest } = await this.#backup(work.repository, input.snapshot_id);
       const expected = await readStoredInventory(work, manifest);
       const binaries = await this.#binaries(manifest, plan);
       const actual = await inventoryOf(work, names.restored, binaries, false);
