@@ -74,6 +74,8 @@ describePostgres('the rights of a role', () => {
       .map((line) => line.replace(/ *--.*/, ''))
       .filter((line) => line !== '');
     await sql(server.connection, 'postgres', ...statements);
+    // A function belongs to its database.
+    await sql(server.connection, 'shop', ...statements.filter((line) => line.includes(' ON FUNCTION ')));
     expect(await rights('backup', 'p')).toMatchObject(
       Object.fromEntries(PERMISSIONS.map((permission) => [permission, 'granted'])),
     );

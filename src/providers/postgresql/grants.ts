@@ -13,6 +13,7 @@ export const OWN_DATABASE = 'owner of the database';
 export const END_SESSIONS = 'pg_signal_backend';
 export const MONITOR = 'pg_monitor';
 export const REPLICATE = 'REPLICATION';
+export const SWITCH_WAL = 'EXECUTE ON FUNCTION pg_switch_wal()';
 
 /** Asks the server which of these rights the entity's role has. Reads catalogues only. */
 export async function readGrants(
@@ -31,8 +32,9 @@ export async function readGrants(
         throw cause;
       },
     );
-    const [more] = await session.query<{ monitor: boolean; replicate: boolean }>(`
-      SELECT pg_has_role('pg_monitor', 'USAGE') AS monitor, rolreplication AS replicate FROM pg_roles WHERE rolname = current_user`);
+    const [more] = await session.query<{ monitor: boolean; replicate: boolean; switch_wal: boolean }>(`
+      SELECT pg_has_role('pg_monitor', 'USAGE') AS monitor, rolreplication AS replicate,
+        has_function_privilege('pg_switch_wal()', 'EXECUTE') AS switch_wal FROM pg_roles WHERE rolname = current_user`);
     const has: Record<string, boolean> = {
       // Whoever reads every row may do so by whatever grants it.
       [READ_ALL_DATA]: readsAll,
@@ -42,6 +44,7 @@ export async function readGrants(
       [END_SESSIONS]: superuser || signal_backend,
       [MONITOR]: superuser || more?.monitor === true,
       [REPLICATE]: superuser || more?.replicate === true,
+      [SWITCH_WAL]: more?.switch_wal === true,
     };
     const state = (permission: string): PermissionState =>
       has[permission] === undefined ? 'unknown' : has[permission] ? 'granted' : 'refused';

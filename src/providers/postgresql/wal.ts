@@ -419,7 +419,7 @@ export class EntityWal {
       const error = asHoldfastError(cause);
       if (error.code !== 'INSUFFICIENT_PERMISSIONS') throw error;
       throw new HoldfastError('INSUFFICIENT_PERMISSIONS', 'the role may not begin a new segment of the log', {
-        hint: 'As a superuser run GRANT EXECUTE ON FUNCTION pg_switch_wal() TO the role of this entity.',
+        hint: 'As a superuser, in the database of this entity, run GRANT EXECUTE ON FUNCTION pg_switch_wal() TO its role.',
         cause,
       });
     }
