@@ -87,7 +87,7 @@ async function list(cli: Cli, desk: ScheduleDesk, entity: string | undefined): P
     action: schedule.action,
     cron: schedule.timezone === 'UTC' ? schedule.cron : `${schedule.cron} ${schedule.timezone}`,
     state: stateText(schedule),
-    last: (schedule.running_since ?? schedule.last?.ended_at)?.replace(/\.\d+Z$/, 'Z'),
+    last: (schedule.running_since ?? schedule.last?.ended_at)?.replace(/\.\d+Z$/, 'Z') ?? '-',
     failures: schedule.consecutive_failures === 0 ? undefined : schedule.consecutive_failures,
     missed: schedule.missed === 0 ? undefined : schedule.missed,
     next: schedule.enabled ? schedule.next_at?.replace(/\.\d+Z$/, 'Z') : 'not enabled',
