@@ -167,7 +167,8 @@ async function render(cli: Cli, desk: ScheduleDesk, flags: RenderFlags): Promise
   else for (const { name } of files) terminal.line(join(out, name));
   // Beside the objects and not among them: standard output may go straight to kubectl.
   for (const note of notes) terminal.note(note);
-  if (secrets.length > 0) terminal.note(styled('bold', 'These Secrets must be there before the first run (commands for bash):'));
+  if (secrets.length > 0)
+    terminal.note(styled('bold', 'These Secrets must be there before the first run (commands for bash):'));
   for (const { command } of secrets) terminal.note(command);
   if (out !== undefined) terminal.note(`Then: kubectl apply -f ${out}`);
   else terminal.note(`To apply: ${programName(cli)} schedule render --kubernetes … | kubectl apply -f -`);
