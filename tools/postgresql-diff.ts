@@ -35,7 +35,11 @@ const Difference = z.object({
   /** Owners, grants and settings. */
   access: Lines,
   notes: z.array(z.string()),
-  cost: z.object({ seconds: z.number(), tables_read: z.number().optional(), rows_read: z.number().optional() }),
+  cost: z.object({
+    duration_seconds: z.number(),
+    tables_read: z.number().optional(),
+    rows_read: z.number().optional(),
+  }),
 });
 
 export const diffSnapshot = defineAction({

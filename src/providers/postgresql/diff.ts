@@ -109,7 +109,7 @@ export class Differ {
       ...(found as unknown as JsonObject),
       notes,
       cost: {
-        seconds: Math.round((performance.now() - began) / 100) / 10,
+        duration_seconds: Math.round((performance.now() - began) / 100) / 10,
         ...(input.other_snapshot_id === undefined
           ? { tables_read: other.inventory.tables.length, rows_read: Number(rows) }
           : {}),
