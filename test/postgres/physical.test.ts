@@ -309,6 +309,10 @@ describePostgres('a physical backup', () => {
     expect((await h.call('create-snapshot', { type: 'full' })).provider['type']).toBe('full');
     expect(await h.fails('create-snapshot', { type: 'physical' })).toMatchObject({ code: 'INVALID_PARAMETER' });
 
+    await sql(connection, 'shop', 'ALTER ROLE copier NOREPLICATION');
+    const { warnings } = (await h.call('get-backup-info')) as unknown as { warnings: string[] };
+    expect(warnings).toContainEqual(expect.stringMatching(/^A physical backup would fail now .*REPLICATION/));
+
     for (const type of ['incr', 'diff']) {
       const refused = await h.fails('create-snapshot', { type });
       expect(refused).toMatchObject({ code: 'NOT_SUPPORTED', message: expect.stringMatching(/17 or newer; .* 15/) });

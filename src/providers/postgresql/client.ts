@@ -191,7 +191,11 @@ export class PostgresClient implements Host {
     try {
       const connection = await this.connection();
       database = connection.database;
-      server = await withSession(connection, signal, (session) => this.#serverInfo(session, connection, warnings));
+      server = await withSession(connection, signal, async (session) => {
+        const facts = await this.#serverInfo(session, connection, warnings);
+        if (catalogue.backups.some(isPhysical)) warnings.push(...(await this.physical.obstacles(session, { signal })));
+        return facts;
+      });
     } catch (cause) {
       const error = toPostgresError(cause);
       if (error.code === 'CANCELLED') throw error;

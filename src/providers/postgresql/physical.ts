@@ -4,9 +4,10 @@ import { join } from 'node:path';
 import { HoldfastError } from '../../core/errors.ts';
 import type { PlanDraft } from '../../core/plan.ts';
 import { cleanText } from '../../core/text.ts';
-import { withSession } from '../../postgres/connection.ts';
+import { type Session, withSession } from '../../postgres/connection.ts';
 import { checkPhysicalReadable, checkPhysicalRestored, majorOf, roomFor, verifierOf } from '../../postgres/copy.ts';
 import { findServerOf, stopAbandoned } from '../../postgres/copy-server.ts';
+import { toPostgresError } from '../../postgres/errors.ts';
 import { whileInUse } from '../../postgres/in-use.ts';
 import {
   isPhysical,
@@ -80,6 +81,24 @@ export class PhysicalBackups {
         context: { pg_basebackup: facts.programVersion },
       },
     };
+  }
+
+  /** Why the next physical backup would fail, for a source that has some. */
+  async obstacles(session: Session, scope: Scope): Promise<string[]> {
+    const request = {
+      binDir: this.#host.entity.bin_dir,
+      sealing: { scheme: 'none' as const },
+      scratch: await this.scratch(),
+      findParent: undefined,
+    };
+    try {
+      await preflightPhysical(session, await this.#host.work(scope), request);
+      return [];
+    } catch (cause) {
+      const { code, message, hint } = toPostgresError(cause);
+      if (code === 'CANCELLED') throw cause;
+      return [`A physical backup would fail now (${code}): ${message}. ${hint}`];
+    }
   }
 
   async take(scope: Scope, id: string, options: BackupOptions & { readonly type: PhysicalType }): Promise<void> {
