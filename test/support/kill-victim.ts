@@ -22,8 +22,9 @@ export type VictimWord =
 const orders = JSON.parse(process.argv[2] ?? '') as VictimOrders;
 // Only what the call needs: these processes are started hundreds of times.
 const declarations = (await import(`../../tools/${orders.provider}.ts`)) as Record<string, unknown>;
+const more = orders.action.startsWith('prune-') ? await import('../../tools/postgresql-retention.ts') : {};
 const entities = orders.fleet.entities.filter(({ key }) => key === orders.entity);
-const harness = await startHarness({ ...orders.fleet, entities, modules: { declarations } });
+const harness = await startHarness({ ...orders.fleet, entities, modules: { declarations, more } });
 const { engine, store } = harness;
 const say = (word: VictimWord): boolean => process.stdout.write(`${JSON.stringify(word)}\n`);
 
