@@ -14,6 +14,7 @@ import {
 } from '../support/postgres.ts';
 
 const PERMISSIONS = [...new Set(Object.values(guide.permissions).flat())];
+const ofRole = PERMISSIONS.filter((permission) => !permission.startsWith('storage: '));
 
 it('has the rights that every action needs, and the statement that grants each', async () => {
   expect(await postgresql.guide?.()).toBe(guide);
@@ -24,7 +25,7 @@ it('has the rights that every action needs, and the statement that grants each',
       .sort(),
   );
   const policy = guide.policy(PERMISSIONS, { user: 'back"up', database: 'shop' });
-  expect(policy.split('\n')).toHaveLength(PERMISSIONS.length + 1);
+  expect(policy.split('\n').filter((line) => !line.startsWith('-- '))).toHaveLength(ofRole.length);
   expect(policy).toContain('GRANT pg_read_all_data TO "back""up";');
   expect(policy).toContain('ALTER DATABASE "shop" OWNER TO "back""up";');
 });
@@ -66,7 +67,7 @@ describePostgres('the rights of a role', () => {
 
   it('are refused one by one until the policy is run, and then granted', async () => {
     expect(await rights('backup', 'p')).toMatchObject(
-      Object.fromEntries(PERMISSIONS.map((permission) => [permission, 'refused'])),
+      Object.fromEntries(ofRole.map((permission) => [permission, 'refused'])),
     );
     const statements = guide
       .policy(PERMISSIONS, { user: 'backup', database: 'shop' })

@@ -5,6 +5,7 @@ import { withSession } from '../../postgres/connection.ts';
 import { assertReadsEverything, readDatabase, readServer } from '../../postgres/server.ts';
 import type { PostgresClient } from './client.ts';
 import type { PostgresEntity } from './entity.ts';
+import { storeGrants } from './store-rights.ts';
 
 export const READ_ALL_DATA = 'pg_read_all_data';
 export const BYPASS_ROW_SECURITY = 'BYPASSRLS';
@@ -15,11 +16,12 @@ export const MONITOR = 'pg_monitor';
 export const REPLICATE = 'REPLICATION';
 export const SWITCH_WAL = 'EXECUTE ON FUNCTION pg_switch_wal()';
 
-/** Asks the server which of these rights the entity's role has. Reads catalogues only. */
+/** Asks the server which of these rights the entity's role has, and the storage which its credentials have. Reads only. */
 export async function readGrants(
   { client, signal }: ProviderContext<PostgresClient, PostgresEntity>,
   permissions: readonly string[],
 ): Promise<Record<string, PermissionState>> {
+  const stored = await storeGrants(client.store, permissions);
   const connection = await client.connection();
   return withSession(connection, signal, async (session) => {
     const server = await readServer(session);
@@ -47,7 +49,7 @@ export async function readGrants(
       [SWITCH_WAL]: more?.switch_wal === true,
     };
     const state = (permission: string): PermissionState =>
-      has[permission] === undefined ? 'unknown' : has[permission] ? 'granted' : 'refused';
+      stored[permission] ?? (has[permission] === undefined ? 'unknown' : has[permission] ? 'granted' : 'refused');
     return Object.fromEntries(permissions.map((permission) => [permission, state(permission)]));
   });
 }

@@ -10,6 +10,7 @@ import {
   REPLICATE,
   SWITCH_WAL,
 } from './grants.ts';
+import { READING, STORE_DELETE, STORE_WRITE, storePolicy, WRITING } from './store-rights.ts';
 
 const RESTORING = [CREATE_DATABASES, OWN_DATABASE, END_SESSIONS];
 
@@ -47,24 +48,25 @@ export const guide: ProviderGuide = {
     'password of the entity, a reference: ${env:NAME} or ${file:/path}',
     'connection_url of the entity, a reference to a whole postgresql:// URL',
     'PGPASSWORD of the environment',
+    'storage: its own references, else the chain of its cloud: AWS and Google environment, files and roles, Azure environment and identities',
     'holdfast init: PGHOST, PGPORT, PGUSER and PGPASSWORD, or DATABASE_URL',
   ],
   permissions: {
-    'get-backup-info': [],
-    'create-snapshot': [READ_ALL_DATA, BYPASS_ROW_SECURITY],
-    'list-snapshots': [],
-    'describe-snapshot': [],
-    'delete-snapshot': [],
-    'check-catalog': [],
-    'diff-snapshot': [READ_ALL_DATA, BYPASS_ROW_SECURITY],
-    'prune-snapshots': [],
-    'hold-snapshot': [],
-    'release-snapshot': [],
-    'verify-snapshot': [CREATE_DATABASES],
-    restore: [...RESTORING, READ_ALL_DATA],
+    'get-backup-info': READING,
+    'create-snapshot': [READ_ALL_DATA, BYPASS_ROW_SECURITY, ...WRITING],
+    'list-snapshots': READING,
+    'describe-snapshot': READING,
+    'delete-snapshot': [...READING, STORE_DELETE],
+    'check-catalog': READING,
+    'diff-snapshot': [READ_ALL_DATA, BYPASS_ROW_SECURITY, ...READING],
+    'prune-snapshots': WRITING,
+    'hold-snapshot': [...READING, STORE_WRITE],
+    'release-snapshot': [...READING, STORE_DELETE],
+    'verify-snapshot': [CREATE_DATABASES, ...READING, STORE_WRITE],
+    restore: [...RESTORING, READ_ALL_DATA, ...WRITING],
     'get-restore-status': [],
     'get-replication-status': [MONITOR],
-    'check-wal': [SWITCH_WAL],
+    'check-wal': [SWITCH_WAL, ...READING],
   },
   grant: 'rights of the role',
   policy(permissions, entity) {
@@ -81,6 +83,9 @@ export const guide: ProviderGuide = {
       [SWITCH_WAL]: `GRANT EXECUTE ON FUNCTION pg_switch_wal() TO ${role};  -- in ${database}; only for check-wal`,
     };
     const lines = permissions.flatMap((permission) => statements[permission] ?? []);
-    return ['-- as a superuser', ...lines].join('\n');
+    return [
+      ...(lines.length > 0 ? ['-- as a superuser', ...lines] : []),
+      ...storePolicy(permissions, entity?.['storage']),
+    ].join('\n');
   },
 };
