@@ -68,7 +68,7 @@ export const createSnapshot = defineAction({
   steps: (input) => [
     {
       name: 'snapshot',
-      title: 'Dumping, sealing and storing the database',
+      title: 'Reading, sealing and storing the data',
       kind: 'mutate',
       run: (step) =>
         step.client.takeBackup(step, {
@@ -192,11 +192,11 @@ const RestoreInput = z.object({
   target_directory: z.string().max(1000).optional().describe('New data directory, absolute: recovers the whole server'),
   restore_timestamp: InstantInput.optional(),
   lsn: z.string().max(20).optional(),
-  restore_point: z.string().max(63).optional(),
+  restore_point: z.string().max(63).optional().describe('of pg_create_restore_point'),
   use_latest: z.boolean().optional(),
-  timeline: z.number().int().min(1).optional(),
+  timeline: z.number().int().min(1).optional().describe('the newest when left out'),
   tablespace_map: z.record(z.string(), z.string().max(1000)).optional().describe('oid: new directory'),
-  keep_failed: z.boolean().optional(),
+  keep_failed: z.boolean().optional().describe('Keeps a directory that failed'),
 });
 type RestoreInput = z.output<typeof RestoreInput>;
 
@@ -257,7 +257,7 @@ export const restore = defineAction({
   name: 'restore',
   title: 'Restore a PostgreSQL backup',
   summary:
-    'Restores into a new database, compared; without a name replaces the database, keeping the old. target_directory: the server, to a moment.',
+    'Restores into a new database, compared; without a name replaces the database, keeping the old. target_directory: the server, to a moment or use_latest.',
   risk: 'create',
   upTo: 'overwrite',
   input: RestoreInput,
