@@ -221,6 +221,11 @@ describePostgres('a prune', () => {
     await repository.noteUse({ ...note, backup_id: days[2]!, expires_at: note.since }, 'bb');
     const own = await harness();
     expect(await own.call('prune-snapshots')).toMatchObject({ deleted: [days[2]] });
+    // A person may delete it all the same, and is told.
+    expect(await own.fails('delete-snapshot', { snapshot_id: days[3]! })).toMatchObject({
+      code: 'CONFIRMATION_REQUIRED',
+      details: { plan: { warnings: [expect.stringContaining('It is being restored or verified now')] } },
+    });
     await done();
     expect(await own.call('prune-snapshots')).toMatchObject({ deleted: [days[3]] });
   });

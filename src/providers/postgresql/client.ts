@@ -559,6 +559,9 @@ export class PostgresClient implements Host {
     }
     if (isPhysical(found)) warnings.push(...(await this.physical.warningsFor(found, catalogue)));
     if (manifest.trigger === 'safety') warnings.push('This is a safety backup: it is the way back from a restore.');
+    if ((await repository.inUse(this.runtime.now(), id)).has(id)) {
+      warnings.push('It is being restored or verified now, or whoever did so died within the last two days.');
+    }
     return {
       target: id,
       loses: `the state of ${isPhysical(found) ? 'the whole server' : `'${cleanText(database, 70)}'`} at ${manifest.snapshot_at}${found.damage === undefined ? '' : ', which is damaged'}`,
