@@ -1,11 +1,14 @@
-import { execFile } from 'node:child_process';
-import { mkdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { type ExecFileOptions, execFile } from 'node:child_process';
+import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { build as bundle } from 'esbuild';
 import { Client } from 'pg';
 import { HoldfastError } from '../../src/core/errors.ts';
-import { findServerBinaries, startPrivateServer } from '../../src/postgres/private-server.ts';
-import { type Report, times } from './report.ts';
+import type { Binaries } from '../../src/postgres/binaries.ts';
+import { findServerBinaries, type PrivateServer, startPrivateServer } from '../../src/postgres/private-server.ts';
+import { BUNDLE } from '../bundle.ts';
+import { megabytes, type Report, times } from './report.ts';
 
 const run = promisify(execFile);
 /** The public key of the age documentation; nothing is ever opened here. */
@@ -18,28 +21,45 @@ interface Options {
   readonly report: Report;
 }
 
-/** One backup of the same database by Holdfast and by the pipeline that a person would write: dump, zstd, age, disk. */
-export async function measurePostgres({ root, scratch, quick, report }: Options): Promise<void> {
-  report.section(
-    'PostgreSQL',
-    'A logical backup of one database on the same machine, compressed by zstd at level 3 and encrypted by age: `pg_dump -Fc -Z0 | zstd -3 | age` in a shell, and `holdfast do …/create-snapshot --wait`, process start, audit and catalogue included. Holdfast also takes an inventory of every table in the same snapshot; the second figure leaves fingerprints of the rows out of it.',
-  );
+/** A database to back up, and what every measurement of it shares. */
+interface PostgresBench extends Options {
+  readonly binaries: Binaries;
+  readonly server: PrivateServer;
+  /** Environment with the connection in it. */
+  readonly env: NodeJS.ProcessEnv;
+  readonly rounds: number;
+  /** Runs a line of bash and gives its milliseconds. */
+  shell(line: string): Promise<number>;
+  /** Runs create-snapshot as a person would, process start included. */
+  backUp(parameters: readonly string[]): Promise<Ran>;
+}
+
+/** What a process came to. `memory` is the most that it held at once, in bytes; unknown where /proc is not there. */
+interface Ran {
+  readonly ms: number;
+  readonly memory: number | undefined;
+}
+
+/** Makes a database whose dump has about a gigabyte and measures dumps of it. Copies of whole servers are measured apart. */
+export async function measurePostgres(options: Options): Promise<void> {
+  const { scratch, quick, report } = options;
   const lacking = await missing();
-  if (lacking !== undefined) return report.skipped(`${lacking} is not on this machine`);
+  if (lacking !== undefined) {
+    report.section('PostgreSQL', 'Backups of one database.');
+    return report.skipped(`${lacking} is not on this machine`);
+  }
   const binaries = await findServerBinaries();
   const server = await startPrivateServer({ directory: join(scratch, 'pg') });
   try {
     const { host, port, user, password } = server.connection;
-    const rows = quick ? 200_000 : 2_000_000;
     const client = new Client({ host, port, user, password, database: 'postgres' });
     await client.connect();
     await client.query(
-      `CREATE TABLE orders AS SELECT i AS id, md5(i::text) || md5((i * 7)::text) AS note, now() - i * interval '1 second' AS placed_at, (i * 37) % 100000 AS cents FROM generate_series(1, ${rows}) AS i`,
+      `CREATE TABLE orders AS SELECT i AS id, md5(i::text) || md5((i * 7)::text) AS note, now() - i * interval '1 second' AS placed_at, (i * 37) % 100000 AS cents FROM generate_series(1, ${quick ? 500_000 : 9_000_000}) AS i`,
     );
     await client.query('ALTER TABLE orders ADD PRIMARY KEY (id)');
     await client.query('VACUUM ANALYZE orders');
     await client.end();
-
     const env = {
       ...process.env,
       PGHOST: host,
@@ -48,51 +68,72 @@ export async function measurePostgres({ root, scratch, quick, report }: Options)
       PGPASSWORD: password,
       PGDATABASE: 'postgres',
     };
-    const shell = async (line: string): Promise<number> => {
-      const begun = performance.now();
-      await run('bash', ['-o', 'pipefail', '-c', line], { env });
-      return performance.now() - begun;
+    const bench: PostgresBench = {
+      ...options,
+      binaries,
+      server,
+      env,
+      rounds: quick ? 1 : 4,
+      shell: async (line) => (await timed('bash', ['-o', 'pipefail', '-c', line], { env })).ms,
+      backUp: (parameters) => backUp(bench, parameters),
     };
-    const dump = `'${binaries.pgDump}' -Fc -Z0`;
-    const plain = join(scratch, 'plain');
-    await shell(`${dump} > '${plain}'`); // warms the cache, and says how much there is to store
-    const bytes = statSync(plain).size;
-    rmSync(plain);
-
-    const took: Record<'pipeline' | 'whole' | 'counted', number[]> = { pipeline: [], whole: [], counted: [] };
-    const piped = join(scratch, 'piped.age');
-    for (let round = 0; round < (quick ? 1 : 3); round += 1) {
-      took.pipeline.push(await shell(`${dump} | zstd -3 -q | age -r ${RECIPIENT} > '${piped}'`));
-      took.whole.push(await holdfast({ root, scratch, env, host, port, user, fingerprints: true }));
-      took.counted.push(await holdfast({ root, scratch, env, host, port, user, fingerprints: false }));
-    }
-    const pipeline = best(took.pipeline);
-    const rate = (ms: number): string => `${Math.round(bytes / 1e6 / (ms / 1000))} MB/s`;
-    report.row('dumped', `${Math.round(bytes / 1e6)} MB`, `PostgreSQL ${server.version}`);
-    report.row('shell pipeline', rate(pipeline), 'best of the runs, as below');
-    report.row('Holdfast, with fingerprints', rate(best(took.whole)), `${times(best(took.whole) / pipeline)} the time`);
-    report.row(
-      'Holdfast, rows counted only',
-      rate(best(took.counted)),
-      `${times(best(took.counted) / pipeline)} the time`,
-    );
+    await measureLogical(bench);
   } finally {
     await server.stop();
   }
 }
 
-interface Backup {
-  readonly root: string;
-  readonly scratch: string;
-  readonly env: NodeJS.ProcessEnv;
-  readonly host: string;
-  readonly port: number;
-  readonly user: string;
-  readonly fingerprints: boolean;
+/** A dump by Holdfast and by the pipeline that a person would write: dump, zstd, age, disk. */
+async function measureLogical(bench: PostgresBench): Promise<void> {
+  const { report, scratch, binaries, shell, server } = bench;
+  report.section(
+    'PostgreSQL, logical',
+    'A dump of one database on the same machine, compressed by zstd at level 3, encrypted by age and synchronised to the disk: `pg_dump -Fc -Z0 | zstd -3 | age` in a shell; the same stream through the code of Holdfast, SHA-256 of both sides and process start included; and `holdfast do …/create-snapshot --wait`, which also counts and fingerprints every table in the same snapshot, reads schema and roles, and keeps audit and catalogue. Best of interleaved runs.',
+  );
+  await bundle({
+    absWorkingDir: bench.root,
+    entryPoints: { sealing: 'scripts/bench/sealing.ts' },
+    outdir: join(scratch, 'bundle'),
+    ...BUNDLE,
+  });
+  const dump = `'${binaries.pgDump}' -Fc -Z0`;
+  const plain = join(scratch, 'plain');
+  await shell(`${dump} > '${plain}'`); // warms the cache, and says how much there is to store
+  const bytes = statSync(plain).size;
+  rmSync(plain);
+
+  const took = { pipeline: [] as number[], stream: [] as number[], counted: [] as number[], whole: [] as number[] };
+  const memory: number[] = [];
+  const piped = join(scratch, 'piped.age');
+  const streamed = join(scratch, 'streamed');
+  for (let round = 0; round < bench.rounds; round += 1) {
+    took.pipeline.push(await shell(`${dump} | zstd -3 -q | age -r ${RECIPIENT} > '${piped}' && sync '${piped}'`));
+    rmSync(streamed, { recursive: true, force: true });
+    const script = [join(scratch, 'bundle', 'sealing.js'), binaries.pgDump, streamed, RECIPIENT];
+    took.stream.push((await timed(process.execPath, script, { env: bench.env })).ms);
+    took.counted.push((await bench.backUp(['fingerprint_max_rows: 0'])).ms);
+    const whole = await bench.backUp([]);
+    took.whole.push(whole.ms);
+    if (whole.memory !== undefined) memory.push(whole.memory);
+  }
+  const rate = (ms: number): string => `${Math.round(bytes / 1e6 / (ms / 1000))} MB/s`;
+  const [pipeline, stream, counted, whole] = [took.pipeline, took.stream, took.counted, took.whole].map(best) as [
+    number,
+    number,
+    number,
+    number,
+  ];
+  report.row('dumped', `${Math.round(bytes / 1e6)} MB`, `PostgreSQL ${server.version}`);
+  report.row('shell pipeline', rate(pipeline));
+  report.row('the same stream by Holdfast', rate(stream));
+  report.atLeast('throughput, Holdfast to the pipeline', pipeline / stream, 0.95, times);
+  report.row('create-snapshot, rows counted only', rate(counted), `${times(pipeline / counted)} the throughput`);
+  report.row('create-snapshot, with fingerprints', rate(whole), `${times(pipeline / whole)} the throughput`);
+  if (memory.length > 0) report.bar('memory of create-snapshot at its most', Math.max(...memory), 200e6, megabytes);
 }
 
-/** Runs one backup as a person would and gives the milliseconds from start to exit. */
-async function holdfast({ root, scratch, env, host, port, user, fingerprints }: Backup): Promise<number> {
+async function backUp({ root, scratch, env, server }: PostgresBench, parameters: readonly string[]): Promise<Ran> {
+  const { host, port, user } = server.connection;
   const storage = join(scratch, 'backups');
   rmSync(storage, { recursive: true, force: true });
   mkdirSync(storage);
@@ -109,13 +150,44 @@ async function holdfast({ root, scratch, env, host, port, user, fingerprints }: 
     '  ssl_mode: disable',
     `  storage: { type: local, path: ${storage} }`,
     `  encryption: { recipients: [${RECIPIENT}] }`,
-    ...(fingerprints ? [] : ['  fingerprint_max_rows: 0']),
+    ...parameters.map((line) => `  ${line}`),
   ];
   writeFileSync(config, `${text.join('\n')}\n`);
-  const args = [join(root, 'dist', 'main.js'), 'do', 'bench/db/create-snapshot', '--wait', '--config', config];
+  const args = [
+    join(root, 'dist', 'main.js'),
+    'do',
+    'bench/db/create-snapshot',
+    ...input,
+    '--wait',
+    '--config',
+    config,
+  ];
+  return timed(process.execPath, args, {
+    cwd: scratch,
+    env: { ...env, HOLDFAST_STATE_DIR: join(scratch, 'pg-state') },
+  });
+}
+
+/** Runs a program to its end. */
+async function timed(file: string, args: readonly string[], options: ExecFileOptions): Promise<Ran> {
   const begun = performance.now();
-  await run(process.execPath, args, { cwd: scratch, env: { ...env, HOLDFAST_STATE_DIR: join(scratch, 'pg-state') } });
-  return performance.now() - begun;
+  let memory: number | undefined;
+  const running = run(file, [...args], options);
+  const look = setInterval(() => {
+    try {
+      const status = readFileSync(`/proc/${running.child.pid}/status`, 'utf8');
+      const most = /^VmHWM:\s+(\d+) kB/m.exec(status)?.[1];
+      if (most !== undefined) memory = Number(most) * 1024;
+    } catch {
+      // It is over, or there is no /proc here.
+    }
+  }, 50);
+  try {
+    await running;
+  } finally {
+    clearInterval(look);
+  }
+  return { ms: performance.now() - begun, memory };
 }
 
 function best(values: readonly number[]): number {

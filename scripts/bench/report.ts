@@ -34,6 +34,12 @@ export class Report {
     this.#add({ name, value: format(value), note: `at most ${format(most)}`, verdict });
   }
 
+  /** A figure that must not be below its bar. */
+  atLeast(name: string, value: number, least: number, format: (value: number) => string): void {
+    const verdict = value >= least ? 'pass' : 'MISS';
+    this.#add({ name, value: format(value), note: `at least ${format(least)}`, verdict });
+  }
+
   /** What could not be measured here, and why. */
   skipped(why: string): void {
     this.#add({ name: 'not measured', value: '', note: why, verdict: '' });
