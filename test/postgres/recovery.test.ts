@@ -224,6 +224,8 @@ describePostgres('recovery to a point in time', () => {
       'INVALID_PARAMETER',
       /Nothing/,
     ],
+    ['a database and a directory', { use_latest: true, target_database: 'x' }, 'INVALID_PARAMETER', /Leave it out/],
+    ['backups of another source', { use_latest: true, from_source: 'other' }, 'INVALID_PARAMETER', /restore_from/],
     ['neither backup nor target', {}, 'INVALID_PARAMETER', /use_latest/],
   ])('refuses %s before it writes', async (_, input, code, hint) => {
     const before = await readdir(root);

@@ -62,9 +62,9 @@ import { openWalFeed, type WalFeed } from '../../postgres/wal-feed.ts';
 import type { Work } from '../../postgres/work.ts';
 import type { Host, OwnStep, Scope } from './entity.ts';
 import { chainOf, goodPhysical } from './physical.ts';
+import { RESTORE_LEDGER, restorableFrom } from './source.ts';
 import { openCache } from './wal.ts';
 
-export const RESTORE_LEDGER = 'postgresql-restore';
 /** How many segments are looked through for a named restore point while a plan is made. */
 const POINT_LOOK_BACK = 256;
 export interface DirectoryInput {
@@ -77,6 +77,8 @@ export interface DirectoryInput {
   readonly timeline?: number | undefined;
   readonly tablespace_map?: Readonly<Record<string, string>> | undefined;
   readonly keep_failed?: boolean | undefined;
+  /** Another source whose backups this entity may restore; its own when left out. */
+  readonly from_source?: string | undefined;
 }
 
 type Physical = Backup<PhysicalManifest>;
@@ -167,7 +169,7 @@ export class DirectoryRestorer {
   /** Finds the base backup and the target that PostgreSQL gets, and proves that the archive leads there. */
   async #decide(work: Work, signal: AbortSignal, input: DirectoryInput): Promise<Decision> {
     const { survey, reader, windows, physical } = await this.#read(work, signal);
-    const named = input.snapshot_id === undefined ? undefined : await this.#named(input.snapshot_id, physical);
+    const named = input.snapshot_id === undefined ? undefined : await this.#named(work, input.snapshot_id, physical);
     if (named === undefined && physical.length === 0) {
       throw new HoldfastError('BACKUP_NOT_FOUND', 'there is no physical backup of this server to recover from', {
         hint: 'Logical backups come back into a database: leave target_directory out. Make a physical one with create-snapshot, type: full.',
@@ -216,10 +218,10 @@ export class DirectoryRestorer {
     return this.#toTime(context, input.restore_timestamp as string | number);
   }
 
-  async #named(id: string, physical: readonly Physical[]): Promise<Physical> {
+  async #named({ repository }: Work, id: string, physical: readonly Physical[]): Promise<Physical> {
     const found = physical.find(({ manifest }) => manifest.id === id);
     if (found) return found;
-    const backup = await this.#host.repository().get(id);
+    const backup = await repository.get(id);
     if (!isPhysical(backup)) {
       throw new HoldfastError('INVALID_PARAMETER', 'this is a logical backup, a dump of one database', {
         hint: 'It comes back into a database: give target_database instead of target_directory and a target in time.',
@@ -405,11 +407,23 @@ export class DirectoryRestorer {
 
   async plan(scope: Scope, input: DirectoryInput): Promise<PlanDraft> {
     const { entity, runtime } = this.#host;
+    const of = ['target_database', 'tables', 'no_owner'].filter(
+      (name) => name in input && Reflect.get(input, name) !== undefined,
+    );
+    if (of.length > 0) {
+      throw new HoldfastError(
+        'INVALID_PARAMETER',
+        `${of.join(' and ')} cannot be given for a recovery of the whole server`,
+        {
+          hint: 'Leave it out; or leave out target_directory and every target in time, and give the snapshot_id of a logical backup. Nothing was written.',
+        },
+      );
+    }
     const directory = await checkTarget(input.target_directory, entity.storage);
-    const work = await this.#host.work(scope);
+    const work = await this.#work(scope, input);
     const decision = await this.#decide(work, scope.signal, input);
     const { base, target } = decision;
-    const chain = await this.#chain(base);
+    const chain = await this.#chain(work, base);
     for (const { manifest } of chain) await assertKeyFits(work, manifest);
     const account = await copyAccount();
     const parent = dirname(directory);
@@ -481,8 +495,12 @@ export class DirectoryRestorer {
     };
   }
 
-  async #chain(base: Physical): Promise<readonly Physical[]> {
-    const { backups } = await this.#host.repository().catalogue();
+  async #work(scope: Scope, { from_source }: DirectoryInput): Promise<Work> {
+    return { ...(await this.#host.work(scope)), repository: restorableFrom(this.#host, from_source) };
+  }
+
+  async #chain({ repository }: Work, base: Physical): Promise<readonly Physical[]> {
+    const { backups } = await repository.catalogue();
     const physical = new Map(backups.filter(isPhysical).map((backup) => [backup.manifest.id, backup]));
     const chain = chainOf(base.manifest, physical);
     if (chain) return chain;
@@ -506,7 +524,8 @@ export class DirectoryRestorer {
   async #job(step: OwnStep, plan: Plan): Promise<Job> {
     const { target, source, context = {} } = plan.facts;
     const directory = String(target['directory']);
-    const found = await this.#host.repository().get(String(source?.['snapshot_id']));
+    const { from_source } = step.input as DirectoryInput;
+    const found = await restorableFrom(this.#host, from_source).get(String(source?.['snapshot_id']));
     if (!isPhysical(found)) throw new HoldfastError('INTERNAL', 'the backup of the plan is not physical');
     const id = shortId(step.operationId);
     const binaries = await findServerOf(majorOf(found.manifest), this.#host.entity.bin_dir);
@@ -531,7 +550,7 @@ export class DirectoryRestorer {
   async unpack(step: OwnStep, plan: Plan): Promise<JsonObject> {
     const job = await this.#job(step, plan);
     const { directory, side, account, base } = job;
-    const work = await this.#host.work(step);
+    const work = await this.#work(step, step.input as DirectoryInput);
     const began = this.#host.runtime.now();
     await step.checkpoint({ phase: 'unpacking', directory, side });
     await this.#note(job, 'unpack');
@@ -541,7 +560,7 @@ export class DirectoryRestorer {
     });
     if (account) await lchown(side, account.uid, account.gid);
     await writeFile(join(side, MARK), step.operationId, { mode: 0o600, flag: 'wx' });
-    const chain = (await this.#chain(base)).map(({ manifest }) => manifest);
+    const chain = (await this.#chain(work, base)).map(({ manifest }) => manifest);
     const unpacked = join(side, UNPACKED);
     const { data } = await whileInUse(work, base.manifest.id, `restore ${job.id}`, () =>
       unpackBackup(work, chain, unpacked, this.#host.entity.bin_dir).catch((cause) => {
@@ -565,7 +584,7 @@ export class DirectoryRestorer {
     const job = await this.#job(step, plan);
     const { runtime } = this.#host;
     const began = runtime.now();
-    const work = await this.#host.work(step);
+    const work = await this.#work(step, step.input as DirectoryInput);
     runtime.assertMayWrite('recovering a copy of a server');
     await step.checkpoint({ phase: 'recovering' });
     await this.#note(job, 'recover');

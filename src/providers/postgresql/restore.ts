@@ -13,7 +13,7 @@ import { unpackScratch } from '../../postgres/directory.ts';
 import { toPostgresError } from '../../postgres/errors.ts';
 import type { Inventory } from '../../postgres/inventory.ts';
 import { assertLogical, type LogicalManifest } from '../../postgres/manifest.ts';
-import { type Backup, Repository } from '../../postgres/repository.ts';
+import type { Backup, Repository } from '../../postgres/repository.ts';
 import {
   applySettings,
   assertFits,
@@ -38,7 +38,8 @@ import { assertKeyFits, compareWith, readerBinaries, readStoredInventory } from 
 import type { Work } from '../../postgres/work.ts';
 import type { Host, OwnStep, Scope } from './entity.ts';
 import { goodBackups } from './map.ts';
-import { type DirectoryRestorer, RESTORE_LEDGER } from './recovery.ts';
+import type { DirectoryRestorer } from './recovery.ts';
+import { RESTORE_LEDGER, restorableFrom } from './source.ts';
 
 export interface RestoreInput {
   readonly snapshot_id: string;
@@ -80,21 +81,8 @@ export class Restorer {
     return { id, target, restored: restoreName(target, id), before: beforeName(target, id) };
   }
 
-  /**
-   * The backups that a restore takes its own from: those of this entity, or of a source that it may bring here.
-   * @throws {HoldfastError} INVALID_PARAMETER
-   */
   #repository({ from_source }: Pick<RestoreInput, 'from_source'>): Repository {
-    const own = this.#host.repository();
-    if (from_source === undefined || from_source === own.sourceId) return own;
-    const allowed = this.#host.entity.restore_from ?? [];
-    if (allowed.includes(from_source)) return new Repository(own.store, from_source);
-    throw new HoldfastError('INVALID_PARAMETER', 'this entity may not restore backups of that source', {
-      hint:
-        allowed.length === 0
-          ? 'Whoever keeps the entities file can allow it: restore_from lists sources in the same storage whose backups may come here. Nothing was changed.'
-          : `restore_from of this entity allows ${allowed.slice(0, 10).join(', ')}. Nothing was changed.`,
-    });
+    return restorableFrom(this.#host, from_source);
   }
 
   async #work(scope: Scope, input: Pick<RestoreInput, 'from_source'>): Promise<Work> {
