@@ -57,11 +57,13 @@ describePostgres('a physical backup', () => {
   let connection: Connection;
   let data: string;
   let archive: string;
+  let scratch: string;
   const open_: PostgresHarness[] = [];
   const directories: string[] = [];
 
   const harness = async (options: Partial<PostgresHarnessOptions> = {}): Promise<PostgresHarness> => {
-    const started = await startPostgresHarness({ connection, database: 'shop', ...options });
+    const parameters = { scratch_dir: scratch, ...options.parameters };
+    const started = await startPostgresHarness({ connection, database: 'shop', ...options, parameters });
     open_.push(started);
     return started;
   };
@@ -100,14 +102,14 @@ describePostgres('a physical backup', () => {
   /** What of backups is in a store. */
   const stored = async (storage: string): Promise<string[]> =>
     (await readdir(storage, { recursive: true })).filter((name) => /backups\/./.test(name));
-  const leftovers = async (): Promise<string[]> =>
-    (await readdir(tmpdir())).filter((name) => /^holdfast-(backup|verify)-/.test(name));
+  const leftovers = (): Promise<string[]> => readdir(scratch);
 
   beforeAll(async () => {
     server = await startTestServer({ max_replication_slots: '4' });
     connection = server.connection;
     data = join(server.directory, 'data');
     archive = await fresh();
+    scratch = await fresh();
     await sql(connection, 'postgres', 'CREATE DATABASE shop');
     await sql(
       connection,
@@ -360,7 +362,7 @@ describePostgres('a physical backup', () => {
     const shared = { storage: join(directory, 'store'), stateDirectory: join(directory, 'state') };
     const die = (orders: Partial<VictimOrders>): Promise<string | null> =>
       new Promise((resolve) => {
-        const all = JSON.stringify({ connection, ...shared, ...orders });
+        const all = JSON.stringify({ connection, parameters: { scratch_dir: scratch }, ...shared, ...orders });
         const child = spawn(process.execPath, [victim, all], { stdio: 'ignore' });
         child.once('close', (_, signal) => resolve(signal));
       });
@@ -382,7 +384,7 @@ describePostgres('a physical backup', () => {
     const input = { snapshot_id: String(only!['id']), level: 'restored' };
     expect(await die({ action: 'verify-snapshot', input, dieAtProgress: 'Reading every table' })).toBe('SIGKILL');
     const [left] = await leftovers();
-    const pid = Number((await readFile(join(tmpdir(), left!, 'data', 'postmaster.pid'), 'utf8')).split('\n')[0]);
+    const pid = Number((await readFile(join(scratch, left!, 'data', 'postmaster.pid'), 'utf8')).split('\n')[0]);
     expect(process.kill(pid, 0)).toBe(true);
     const second = await resume();
     expect(second.operation['status']).toBe('succeeded');
