@@ -25,8 +25,8 @@ export async function lookThrough(
       encryption: encryptionOf(options),
     };
     writeFileSync(config, yamlText({ namespace: 'catalog', looked_through: parameters }), { mode: 0o600 });
-    const outcome = await report(options, await open({ ...options, config, sandbox: false }), 'catalog/looked_through', true);
-    return outcome;
+    const opened = await open({ ...options, config, sandbox: false });
+    return await report(options, opened, 'catalog/looked_through', true);
   } finally {
     rmSync(directory, { recursive: true, force: true });
   }

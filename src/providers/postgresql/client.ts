@@ -231,11 +231,13 @@ export class PostgresClient implements Host {
     else if (entity.encryption.recipients !== undefined && entity.encryption.identity === undefined) {
       warnings.push('No identity is configured here: this machine can write backups but not verify or restore them.');
     }
+    const wal = await this.wal.info({ signal }, goodPhysical(catalogue));
+    warnings.push(...wal.warnings);
     return {
       automated: (entity.schedules ?? []).some(
         ({ enabled, action }) => enabled && /^create-(?:snapshot|backup)$/.test(action),
       ),
-      pitr: { enabled: false },
+      pitr: { enabled: wal.enabled, ...(wal.window === undefined ? {} : { window: wal.window }) },
       encryption: describeEncryption(entity.encryption),
       deletion_protection: false,
       newest: newest === undefined ? null : toRecoveryPoint(newest, repository),
