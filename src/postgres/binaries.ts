@@ -78,7 +78,7 @@ const answers = new Map<string, string>();
 
 /** Runs a program of the search path; undefined when it is not there. */
 async function ask(file: string, args: readonly string[]): Promise<string | undefined> {
-  const question = JSON.stringify([process.env['PATH'], file, args]);
+  const question = JSON.stringify([file, args]);
   const answer = answers.get(question) ?? (await run(file, args));
   if (answer !== undefined) answers.set(question, answer);
   return answer;
