@@ -153,15 +153,7 @@ async function backUp({ root, scratch, env, server }: PostgresBench, parameters:
     ...parameters.map((line) => `  ${line}`),
   ];
   writeFileSync(config, `${text.join('\n')}\n`);
-  const args = [
-    join(root, 'dist', 'main.js'),
-    'do',
-    'bench/db/create-snapshot',
-    ...input,
-    '--wait',
-    '--config',
-    config,
-  ];
+  const args = [join(root, 'dist', 'main.js'), 'do', 'bench/db/create-snapshot', '--wait', '--config', config];
   return timed(process.execPath, args, {
     cwd: scratch,
     env: { ...env, HOLDFAST_STATE_DIR: join(scratch, 'pg-state') },
