@@ -386,15 +386,22 @@ describePostgres('recovery to a point in time', () => {
   });
 
   it('recovers the newest that the archive has, and follows the timeline on which that goes on', async () => {
+    // The segment that is still being written is archived in part, as holdfast wal receive does.
+    await ship();
+    await sql(connection, 'shop', "INSERT INTO marks VALUES ('in part')");
+    const writing = await one('SELECT pg_walfile_name(pg_current_wal_lsn())');
+    await cp(`${server.directory}/data/pg_wal/${writing}`, join(root, `${writing}.partial`));
+    await archive.putPartial(join(root, `${writing}.partial`), { sealing: { scheme: 'none' }, level: 1 });
     const directory = target();
     const plan = await planOf({ target_directory: directory, use_latest: true });
     expect(plan.loses).toMatch(/^nothing/);
     expect(plan.warnings.join()).toMatch(/Everything up to [0-9A-F]+\/[0-9A-F]+, last commit 20/);
+    expect(plan.facts.context).toMatchObject({ partial: writing });
     expect(plan.blast_radius).toMatchObject({ wal_segments: expect.any(Number), backups: [base] });
     const result = await harness.call('restore', { target_directory: directory, use_latest: true });
     expect(
       await inCopy(directory, 'SELECT v FROM marks WHERE xmin::text::int8 = (SELECT max(xmin::text::int8) FROM marks)'),
-    ).toEqual(['last']);
+    ).toEqual(['in part']);
     // What a person does next names every path.
     const steps = (result['steps'] as string[]).join('\n');
     const data = `${server.directory}/data`;
