@@ -1,7 +1,8 @@
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { mkdtemp, readdir, rm, stat, truncate } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { generateIdentity, identityToRecipient } from 'age-encryption';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -23,6 +24,7 @@ import {
 } from '../support/postgres.ts';
 
 const run = promisify(execFile);
+const victim = fileURLToPath(new URL('../support/postgres-victim.ts', import.meta.url));
 
 describePostgres('a dump with several connections', () => {
   let server: PrivateServer;
@@ -193,6 +195,41 @@ describePostgres('a dump with several connections', () => {
     await sql(connection, 'postgres', 'DROP DATABASE part_of');
     expect((await databases(connection)).sort()).toEqual(['shop']);
   });
+
+  it('leaves nothing on this machine after SIGKILL while it is stored, verified or restored, once somebody looks', async () => {
+    const kept = await mkdtemp(join(tmpdir(), 'hf-killed-'));
+    const shared = { storage: join(kept, 'store'), stateDirectory: join(kept, 'state') };
+    const own = { parallel: 2, scratch_dir: scratch };
+    const open = () => startPostgresHarness({ connection, database: 'shop', parameters: own, ...shared });
+    const first = await open();
+    const { id } = await first.call('create-snapshot');
+    await first.close();
+    const moments = [
+      ['create-snapshot', {}, 'Dump stored', 'succeeded'],
+      ['verify-snapshot', { snapshot_id: id }, 'Unpacking', 'succeeded'],
+      ['restore', { snapshot_id: id, target_database: 'again' }, 'Restoring the dump with', 'succeeded'],
+    ] as const;
+    for (const [action, input, dieAtProgress, status] of moments) {
+      const orders = { connection, parameters: own, ...shared, action, input, dieAtProgress };
+      const signal = await new Promise((resolve) => {
+        spawn(process.execPath, [victim, JSON.stringify(orders)], { stdio: 'ignore' }).once('close', (_, end) =>
+          resolve(end),
+        );
+      });
+      expect(signal, action).toBe('SIGKILL');
+      expect(await readdir(scratch), action).toHaveLength(1);
+      const next = await open();
+      const [taken] = await next.engine.resume();
+      const record = () => next.store.operation(taken!.operation_id);
+      await expect.poll(async () => (await record())?.ended_at, { timeout: 30_000 }).toBeDefined();
+      expect(await record(), action).toMatchObject({ status });
+      expect(await readdir(scratch), action).toEqual([]);
+      await next.close();
+    }
+    expect(await values(connection, 'again', 'SELECT count(*) FROM orders')).toEqual(['3000']);
+    await sql(connection, 'postgres', 'DROP DATABASE again');
+    await rm(kept, { recursive: true });
+  }, 90_000);
 });
 
 describePostgres('a restore of single tables', () => {
