@@ -254,7 +254,10 @@ describePostgres('recovery to a point in time', () => {
     expect(options[0]).toMatchObject({
       risk: 'create',
       loses: expect.stringMatching(/lacks the last \d+/),
-      call: { action: 'restore', input: { use_latest: true, target_directory: expect.any(String) } },
+      call: {
+        action: 'restore',
+        input: { use_latest: true, target_directory: expect.stringContaining(`${server.directory}/recovered-`) },
+      },
     });
     const earlier = await one(
       `SELECT to_char(max(pg_xact_commit_timestamp(xmin)) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') FROM pgbench_history`,

@@ -723,6 +723,14 @@ export class DirectoryRestorer {
     };
   }
 
+  /** A directory that a recovery could go to: beside the live one, or where large temporary files go. */
+  async #besideLive(moment: string, signal: AbortSignal): Promise<string> {
+    const { data } = await this.#live(signal);
+    const beside = data === undefined ? undefined : dirname(data);
+    const parent = beside !== undefined && (await exists(beside)) ? beside : '/var/tmp';
+    return join(parent, `recovered-${moment.slice(0, 19).replace(/[-:]/g, '')}Z`);
+  }
+
   /** Where the live server has its data, for the steps that a person takes; unknown where it is down or does not say. */
   async #live(signal: AbortSignal): Promise<{ data?: string; config?: string }> {
     try {
@@ -878,7 +886,7 @@ export class DirectoryRestorer {
           entity: entity.key,
           action: 'restore',
           input: {
-            target_directory: '/absolute/path/of/a/new/directory',
+            target_directory: await this.#besideLive(moment, signal),
             ...(isInside ? { restore_timestamp: moment } : { use_latest: true }),
           },
         },
