@@ -93,9 +93,7 @@ export function meter(work: Pick<Work, 'progress' | 'runtime'>, whole: number, d
     // The first moments say little of the rest, and behind an estimate there is nothing left to tell.
     const known = seconds >= 2 && percent >= 2 && bytes < whole;
     const left = known ? `, about ${formatDuration(Math.ceil((seconds * (whole - bytes)) / bytes))} left` : '';
-    work.progress({
-      percent,
-      message: `${doing}: ${formatBytes(bytes)} of ${formatBytes(whole)}, ${percent} %${left}`,
-    });
+    const part = bytes > whole ? '' : ` of ${formatBytes(whole)}, ${percent} %${left}`;
+    work.progress({ percent, message: `${doing}: ${formatBytes(bytes)}${part}` });
   };
 }
