@@ -1,4 +1,5 @@
 import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -21,6 +22,7 @@ import type { VictimOrders } from '../support/postgres-victim.ts';
 
 // Fifty kills at moments that nobody chose: after each, what is listed as a backup is one, and the first one still is.
 
+const storeScript = fileURLToPath(new URL('../support/s3rver-process.ts', import.meta.url));
 const script = fileURLToPath(new URL('../support/postgres-victim.ts', import.meta.url));
 
 /** Moments that look random and are the same in every run, so that a failure can be seen again. */
@@ -40,6 +42,7 @@ describePostgres('fifty kills at any moment', () => {
   /** How long an undisturbed backup takes, ms. */
   let whole: number;
   let alive: PostgresHarness | undefined;
+  let store: StoreProcess | undefined;
 
   const open = async (): Promise<PostgresHarness> => {
     alive = await startPostgresHarness({
@@ -88,6 +91,8 @@ describePostgres('fifty kills at any moment', () => {
   afterEach(async () => {
     await alive?.close();
     alive = undefined;
+    await store?.kill();
+    store = undefined;
   });
   afterAll(async () => {
     await server?.stop();
@@ -152,6 +157,62 @@ describePostgres('fifty kills at any moment', () => {
     }
   });
 
+  it('of the store: the call fails, and the store that comes back shows whole backups only', {
+    timeout: 120_000,
+  }, async () => {
+    const folder = join(directory, 's3');
+    store = await startStore(0, folder);
+    const { port } = store;
+    const harness = await startPostgresHarness({
+      connection,
+      database: 'shop',
+      stateDirectory: join(directory, 'state-s3'),
+      parameters: {
+        storage: {
+          type: 's3',
+          bucket: 'backups',
+          region: 'us-east-1',
+          endpoint: `http://127.0.0.1:${port}`,
+          force_path_style: true,
+          access_key_id: '${env:S3_KEY}',
+          secret_access_key: '${env:S3_KEY}',
+        },
+      },
+      secrets: { S3_KEY: 'S3RVER' },
+    });
+    alive = harness;
+    const kept = (await harness.call('create-snapshot')).id;
+    const delays = moments(13, whole * 1.2);
+    const proven = new Set<string>();
+    let failed = 0;
+    for (let round = 1; round <= 15; round += 1) {
+      const delay = delays.next().value as number;
+      const what = `round ${round}, after ${delay} ms`;
+      const call = harness.call('create-snapshot').then(
+        () => undefined,
+        (cause: Error) => cause,
+      );
+      await new Promise((resolve) => setTimeout(resolve, delay));
+      await store.kill();
+      const failure = await call;
+      store = await startStore(port, folder);
+      if (failure !== undefined) {
+        failed += 1;
+        expect(failure.name, `${what}: ${failure.stack}`).toBe('HoldfastError');
+      }
+      const snapshots = await listed(harness);
+      const restorable = snapshots.filter((one) => one['restorable'] === true).map((one) => String(one['id']));
+      expect(restorable, what).toContain(kept);
+      for (const id of restorable.filter((one) => !proven.has(one))) {
+        await harness.call('verify-snapshot', { snapshot_id: id, level: 'stored' });
+        proven.add(id);
+      }
+    }
+    await harness.call('verify-snapshot', { snapshot_id: kept, level: 'stored' });
+    expect(failed, 'kills that met a running backup').toBeGreaterThan(3);
+    await harness.call('restore', { snapshot_id: kept, target_database: 'from_store' });
+  });
+
   it('leaves the first backup as good as it was', async () => {
     const harness = await open();
     await harness.call('restore', { snapshot_id: first, target_database: 'copy' });
@@ -170,6 +231,24 @@ function dies(orders: VictimOrders): Promise<void> {
     });
     child.once('close', (code, signal) => (signal === 'SIGKILL' || code === 0 ? resolve() : reject(new Error(text))));
   });
+}
+
+interface StoreProcess {
+  readonly port: number;
+  kill(): Promise<void>;
+}
+
+async function startStore(port: number, folder: string): Promise<StoreProcess> {
+  const child = spawn(process.execPath, [storeScript, String(port), folder], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const [line] = (await once(child.stdout, 'data')) as [Buffer];
+  return {
+    port: Number(line.toString()),
+    async kill() {
+      const gone = once(child, 'close');
+      child.kill('SIGKILL');
+      await gone;
+    },
+  };
 }
 
 function childrenNamed(name: string): number[] {
