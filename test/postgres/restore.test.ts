@@ -384,6 +384,10 @@ describePostgres('a restore', () => {
     expect(await h.fails('restore', { snapshot_id: id, target_database: 'copy' })).toMatchObject({
       code: 'NOT_SUPPORTED',
     });
+    await put({ encoding: 'EUC_NOWHERE' });
+    expect(await h.fails('restore', { snapshot_id: id, target_database: 'copy' })).toMatchObject({
+      code: 'NOT_SUPPORTED',
+    });
     expect(await databases(connection)).toEqual(['model', 'shop']);
   });
 
