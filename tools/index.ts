@@ -11,6 +11,6 @@ export * as neon from './neon.ts';
 export * as postgresql from './postgresql.ts';
 export * as postgresqlDiff from './postgresql-diff.ts';
 export * as postgresqlReplication from './postgresql-replication.ts';
-export * as postgresqlWal from './postgresql-wal.ts';
 export * as postgresqlRetention from './postgresql-retention.ts';
+export * as postgresqlWal from './postgresql-wal.ts';
 export * as redisCloud from './redis-cloud.ts';

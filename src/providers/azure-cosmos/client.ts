@@ -8,6 +8,7 @@ import { isObject } from '../../core/json.ts';
 import type { Runtime } from '../../core/runtime.ts';
 import { listOf, textOf, type Wire } from '../../core/wire.ts';
 import { type AzureCloud, type AzureCredentialFields, azureAuthorizer } from '../azure.ts';
+import { azureHttpClient } from '../azure-transport.ts';
 import {
   type Account,
   type Addressed,
@@ -28,7 +29,6 @@ import {
   toOperation,
   toSource,
 } from './map.ts';
-import { azureHttpClient } from '../azure-transport.ts';
 
 /** What is known of an account name: the names of accounts are unique in all of Azure. */
 export type Existence =

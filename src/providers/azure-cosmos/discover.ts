@@ -3,8 +3,8 @@ import type { Discovered, Discovery, DiscoveryContext } from '../../core/provide
 import { cleanText } from '../../core/text.ts';
 import { formatDuration } from '../../core/time.ts';
 import { known } from '../../core/wire.ts';
-import { attempts, entityName, secretIn } from '../discovery.ts';
 import { type AzureCredentialFields, azureCloud, azureOrigin } from '../azure.ts';
+import { attempts, entityName, secretIn } from '../discovery.ts';
 import { createCosmosClient } from './client.ts';
 import { backupType, periodicOf, tierOf } from './info.ts';
 import { type Account, accountStatus, apiOfAccount } from './map.ts';
