@@ -8,7 +8,7 @@ import { azureAuthorizer, azureCloud } from '../providers/azure.ts';
 import { findHoldfastError } from '../providers/causes.ts';
 import { type AzureBlobConfig, blobOrigin } from './config.ts';
 import { isConditionFailed, type StoreFailure, toStoreError } from './failures.ts';
-import { exists } from './keys.ts';
+import { exists, notFound } from './keys.ts';
 import { type Driver, otherVersion, type Upload, type Writing } from './remote.ts';
 
 const MARK = 'holdfast_write';
@@ -102,8 +102,10 @@ export async function azureBlobDriver(config: AzureBlobConfig, runtime: Runtime)
       );
       await attempt(DELETE, () => target.deleteIfExists({ conditions: etag === undefined ? {} : { ifMatch: etag } }));
     } catch (cause) {
-      // A blob is there: the blocks beside it are seen by nobody, and gone after a week.
       if (!(cause instanceof HoldfastError && cause.code === 'RESOURCE_EXISTS')) throw cause;
+      // A blob is there: the blocks beside it are seen by nobody, and gone after a week. Azurite says so of blocks alone,
+      // and deletes those.
+      if (!(await attempt(READ, () => target.exists()))) await attempt(DELETE, () => target.deleteIfExists());
     }
   }
 
@@ -179,7 +181,8 @@ export async function azureBlobDriver(config: AzureBlobConfig, runtime: Runtime)
         // Nothing lies in the range: the blob is empty, or ends before.
         if (failure.status === 416) {
           const found = await stat(key);
-          if (found !== undefined) return { content: Buffer.alloc(0), size: found.size_bytes, version: '' };
+          if (found === undefined) throw notFound(key);
+          return { content: Buffer.alloc(0), size: found.size_bytes, version: '' };
         }
         if (version !== undefined && isConditionFailed(failure)) throw otherVersion(fail(cause, READ));
         throw fail(cause, READ);

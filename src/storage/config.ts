@@ -93,7 +93,7 @@ export type S3Config = z.output<typeof S3>;
 export type GcsConfig = z.output<typeof Gcs>;
 export type AzureBlobConfig = z.output<typeof AzureBlob>;
 
-/** Names a store for people, without credentials: `s3://bucket/prefix`, with its host where that is not the cloud's own. */
+/** Names a store for people, without credentials: `s3://bucket/prefix`, or its address where that is not the cloud's own. */
 export function locationOf(config: StorageConfig): string {
   const below = (name: string): string =>
     [name, config.type === 'local' ? undefined : prefixOf(config)].join('/').replace(/\/$/, '');
@@ -101,9 +101,9 @@ export function locationOf(config: StorageConfig): string {
     case 'local':
       return config.path;
     case 's3':
-      return `s3://${below(config.bucket)}${config.endpoint === undefined ? '' : ` at ${config.endpoint}`}`;
+      return `${config.endpoint ?? 's3:/'}/${below(config.bucket)}`;
     case 'gcs':
-      return `gs://${below(config.bucket)}${config.endpoint === undefined ? '' : ` at ${config.endpoint}`}`;
+      return `${config.endpoint ?? 'gs:/'}/${below(config.bucket)}`;
     case 'azure-blob':
       return `${blobOrigin(config)}/${below(config.container)}`;
   }

@@ -6,7 +6,7 @@ import { awsClientConfig, readAwsFailure } from '../providers/aws.ts';
 import { slim } from '../providers/causes.ts';
 import type { S3Config } from './config.ts';
 import { isConditionFailed, type StoreFailure, toStoreError } from './failures.ts';
-import { exists } from './keys.ts';
+import { exists, notFound } from './keys.ts';
 import { type Driver, otherVersion, type Upload, type Writing } from './remote.ts';
 
 const MARK = 'holdfast-write';
@@ -208,7 +208,8 @@ export async function s3Driver(config: S3Config, runtime: Runtime): Promise<Driv
         // Nothing lies in the range: the object is empty, or ends before.
         if (failure.status === 416) {
           const found = await stat(Key);
-          if (found !== undefined) return { content: Buffer.alloc(0), size: found.size_bytes, version: '' };
+          if (found === undefined) throw notFound(Key);
+          return { content: Buffer.alloc(0), size: found.size_bytes, version: '' };
         }
         if (version !== undefined && isConditionFailed(failure)) throw otherVersion(slim(cause));
         throw toStoreError(cause, failure, { title, place, permission: 's3:GetObject' }, slim(cause));
@@ -258,9 +259,7 @@ export async function s3Driver(config: S3Config, runtime: Runtime): Promise<Driv
         }
       };
       return {
-        list: await may('s3:ListBucket', () =>
-          client.send(new sdk.ListObjectsV2Command({ Bucket, Prefix: prefix, MaxKeys: 1 })),
-        ),
+        list: await may('s3:ListBucket', () => client.send(new sdk.ListObjectsV2Command({ Bucket, Prefix: prefix }))),
         // What is not there is said so only to those who may read it.
         read: await may('s3:GetObject', () =>
           client.send(new sdk.GetObjectCommand({ Bucket, Key: `${prefix}holdfast-access`, Range: 'bytes=0-0' })),

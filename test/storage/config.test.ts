@@ -22,7 +22,7 @@ const STORES: Record<string, { text: string; parsed: object; location: string; a
   compatible: {
     text: '{ type: s3, bucket: acme, endpoint: "https://minio.internal:9000", force_path_style: true, profile: backups }',
     parsed: { type: 's3', force_path_style: true, profile: 'backups' },
-    location: 's3://acme at https://minio.internal:9000',
+    location: 'https://minio.internal:9000/acme',
   },
   gcs: {
     text: '{ type: gcs, bucket: acme, credentials_file: "${env:ENV}", storage_class: NEARLINE, kms_key_name: projects/p/locations/l/keyRings/r/cryptoKeys/k }',

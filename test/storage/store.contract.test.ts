@@ -154,6 +154,8 @@ for (const [name, { start, atomicCreate, ordered, showsRunning }] of Object.entr
       expect(store.location).not.toBe('');
       expect(store.sameMachine).toBe(true);
       expect(await store.access()).toMatchObject({ list: 'granted', read: 'granted' });
+      await store.put('a/b', bytes('x'));
+      expect(await store.access()).toMatchObject({ list: 'granted', read: 'granted' });
     });
 
     it('shows nothing of a write whose stream fails', async () => {

@@ -2,10 +2,10 @@ import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
 import { ContainerClient, StorageSharedKeyCredential } from '@azure/storage-blob';
 import S3rver from 's3rver';
 import { HoldfastError } from '../../src/core/errors.ts';
@@ -82,7 +82,7 @@ const ACCOUNT = 'devstoreaccount1';
 /** Starts Azurite, Microsoft's emulator, in memory, with one container. */
 export async function startAzurite(): Promise<TestStore> {
   const key = randomBytes(64).toString('base64');
-  const program = createRequire(import.meta.url).resolve('azurite/dist/src/blob/main.js');
+  const program = fileURLToPath(import.meta.resolve('azurite/dist/src/blob/main.js'));
   const options = ['--inMemoryPersistence', '--disableTelemetry', '--skipApiVersionCheck', '--blobPort', '0'];
   const child = spawn(process.execPath, [program, ...options, '--blobHost', '127.0.0.1'], {
     env: { PATH: process.env['PATH'], AZURITE_ACCOUNTS: `${ACCOUNT}:${key}` },
