@@ -253,6 +253,32 @@ describe('an S3 store', () => {
     });
   });
 
+  it('has no more than four parts on their way, whatever the store takes', async () => {
+    let [now, most] = [0, 0];
+    at.wire.fault = async (request) => {
+      if (!isPart(request)) return undefined;
+      now += 1;
+      most = Math.max(most, now);
+      await new Promise((resolve) => setImmediate(resolve));
+      now -= 1;
+      return undefined;
+    };
+    await at.store.put('k', bytes(Buffer.alloc(32 * MIB)), PARTS);
+    expect(most).toBeGreaterThan(0);
+    expect(most).toBeLessThanOrEqual(4);
+    expect(at.wire.requests.filter(isPart)).toHaveLength(7);
+  });
+
+  it('signs with the credentials of the environment where the storage names none', async () => {
+    const { access_key_id: _id, secret_access_key: _key, ...parameters } = configOf(at);
+    const runtime = storeRuntime(
+      {},
+      { AWS_ACCESS_KEY_ID: 'AKIAENV', AWS_SECRET_ACCESS_KEY: 'k', AWS_REGION: 'eu-west-3' },
+    );
+    await openStore(StorageConfig.parse(parameters), runtime).put('k', bytes('x'));
+    expect(at.wire.requests.at(-1)?.headers.authorization).toMatch(/Credential=AKIAENV\/\d+\/eu-west-3\/s3\//);
+  });
+
   it('reads what it may do without writing', async () => {
     expect(await at.store.access()).toEqual({ list: 'granted', read: 'granted', write: 'unknown', delete: 'unknown' });
     at.wire.fault = ({ url }) => (url.searchParams.has('list-type') ? refusal(403, 'AccessDenied') : undefined);
