@@ -5,8 +5,10 @@ import { HoldfastError } from '../core/errors.ts';
 import { damaged } from './errors.ts';
 import { ahead, pieces } from './flow.ts';
 
-/** Plain bytes of one frame: the window of the usual levels, so that hardly a match is lost at its edges. */
-const FRAME = 2 * 1024 * 1024;
+/** Plain bytes of one frame. */
+const FRAME = 1024 * 1024;
+/** Memory for results: where a whole frame has room, zstd writes it without a copy of its own. */
+const RESULTS = 4 * 1024 * 1024;
 const CHUNK = 512 * 1024;
 const MAGIC = 0xfd2fb528;
 const SKIPPABLE = 0x184d2a50;
@@ -63,7 +65,7 @@ class Lane {
     const { ZSTD_c_compressionLevel, ZSTD_c_checksumFlag, ZSTD_e_end } = zlib.constants;
     const params = { [ZSTD_c_compressionLevel]: level, [ZSTD_c_checksumFlag]: 1 };
     // Each write is ended as a frame of its own.
-    this.#stream = zlib.createZstdCompress({ params, chunkSize: CHUNK, flush: ZSTD_e_end });
+    this.#stream = zlib.createZstdCompress({ params, chunkSize: RESULTS, flush: ZSTD_e_end });
     this.#stream.on('data', (part: Buffer) => this.#parts.push(part));
   }
 
