@@ -98,7 +98,7 @@ describe('the package', () => {
       ]),
     );
     const allowed =
-      /^(?:LICENSE|README\.md|CHANGELOG\.md|package\.json|mcp\.json|holdfast\.\w+\.(?:yaml|json)|dist\/[\w-]+\.(?:js|txt))$/;
+      /^(?:LICENSE|README\.md|CHANGELOG\.md|package\.json|mcp\.json|holdfast\.\w+\.(?:yaml|json)|dist\/[\w.-]+\.(?:js|txt))$/;
     expect(paths.filter((path) => !allowed.test(path))).toEqual([]);
   });
 

@@ -1074,7 +1074,9 @@ describePostgres('secrets of PostgreSQL', () => {
 
   it('has a canary in every field that takes a secret', () => {
     const { type } = registry.entityTypes.get('postgresql/server')!;
-    const wanted = secretFields(type.schema).flatMap((field) => KINDS.map((kind) => `${field} by ${kind}`));
+    // Those of a storage need its cloud: test/storage runs them against stores of this machine and looks for leaks.
+    const fields = secretFields(type.schema).filter((field) => !field.startsWith('storage.'));
+    const wanted = fields.flatMap((field) => KINDS.map((kind) => `${field} by ${kind}`));
     const have = new Set(
       Object.values(config)
         .filter(({ defines }) => defines === 'postgresql/server')
