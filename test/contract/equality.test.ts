@@ -375,7 +375,7 @@ describePostgres('the same call, whatever the way in', () => {
       ['mongodb-atlas', 'restore', atlas, { restore_timestamp: 'yesterday' }, 'INVALID_PARAMETER'],
       ['mongodb-atlas', 'delete-snapshot', atlas, {}, 'INVALID_PARAMETER'],
       ['postgresql', 'describe-snapshot', postgres, { snapshot_id: 'nothing' }, 'BACKUP_NOT_FOUND'],
-      ['postgresql', 'create-snapshot', postgres, { type: 'full' }, 'NOT_SUPPORTED'],
+      ['postgresql', 'create-snapshot', postgres, { type: 'yearly' }, 'INVALID_PARAMETER'],
       ['redis-cloud', 'restore', redis, { source_type: 'aws-s3', source_uri: 's3://bucket/' }, 'INVALID_PARAMETER'],
       ['redis-cloud', 'create-snapshot', redis, { backup_path: 'http://x/' }, 'INVALID_PARAMETER'],
       ['backup', 'get-operation', undefined, { operation_id: 'op_none' }, 'OPERATION_NOT_FOUND'],
