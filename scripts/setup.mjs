@@ -29,6 +29,7 @@ const SERVERS = [
   { program: 'postgres', apt: 'postgresql', brew: 'postgresql@17', dnf: 'postgresql-server', needed: true },
   { program: 'pg_dump', apt: 'postgresql-client', brew: 'postgresql@17', dnf: 'postgresql', needed: true },
   { program: 'redis-server', apt: 'redis-server', brew: 'redis', dnf: 'redis', needed: true },
+  { program: 'pgbackrest', apt: 'pgbackrest', brew: 'pgbackrest', dnf: 'pgbackrest', needed: false },
   { program: 'age', apt: 'age', brew: 'age', dnf: 'age', needed: false },
   { program: 'zstd', apt: 'zstd', brew: 'zstd', dnf: 'zstd', needed: false },
 ];

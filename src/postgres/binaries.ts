@@ -55,7 +55,7 @@ export function chooseBinaries(found: readonly Binaries[], serverMajor: number, 
 }
 
 async function candidates(): Promise<string[]> {
-  const asked = await Promise.all([ask('pg_config', ['--bindir']), ask('/bin/sh', ['-c', 'command -v pg_dump'])]);
+  const asked = await Promise.all([ask('pg_config', ['--bindir']), findOnPath('pg_dump')]);
   const [configured, onPath] = asked;
   const directories: string[] = [];
   if (configured) directories.push(configured);
@@ -75,6 +75,11 @@ async function candidates(): Promise<string[]> {
 
 /** What programs answered, by the search path or by the file: starting them anew for every call is most of a short call. */
 const answers = new Map<string, string>();
+
+/** Finds a program of the search path by its name; undefined when it is not there. */
+export function findOnPath(name: string): Promise<string | undefined> {
+  return ask('/bin/sh', ['-c', 'command -v "$1"', 'sh', name]);
+}
 
 /** Runs a program of the search path; undefined when it is not there. */
 async function ask(file: string, args: readonly string[]): Promise<string | undefined> {

@@ -14,6 +14,8 @@ export interface ChildOptions {
   readonly stdin?: boolean;
   /** Runs the program as another account; only root can. */
   readonly account?: { readonly uid: number; readonly gid: number } | undefined;
+  /** Says what a failed end means, where the program is none of PostgreSQL's own. */
+  readonly explain?: ((exit: Exit, stderr: string) => HoldfastError) | undefined;
 }
 
 interface Exit {
@@ -101,7 +103,7 @@ export function startChild(file: string, args: readonly string[], options: Child
         cause: fault,
       });
     }
-    if (exit.code !== 0) throw toProgramError(name, exit, scrubbed());
+    if (exit.code !== 0) throw options.explain?.(exit, scrubbed()) ?? toProgramError(name, exit, scrubbed());
   };
 
   return {

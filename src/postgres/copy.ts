@@ -5,7 +5,7 @@ import { cleanText } from '../core/text.ts';
 import { type Binaries, chooseBinaries, findBinaries } from './binaries.ts';
 import { runChild, startChild } from './child.ts';
 import { openSession } from './connection.ts';
-import { copyAccount, findServerOf, startCopyServer } from './copy-server.ts';
+import { type CopyServerOptions, copyAccount, findServerOf, startCopyServer } from './copy-server.ts';
 import { damaged } from './errors.ts';
 import { type PhysicalManifest, payloadOf } from './manifest.ts';
 import { findProgram } from './physical.ts';
@@ -202,9 +202,8 @@ export async function checkPhysicalRestored(
   const manifest = chain.at(-1)!;
   const binaries = await findServerOf(majorOf(manifest), binDir);
   const { numbers, unpacked } = await checkPhysicalReadable(work, chain, directory, binDir);
-  work.progress({ message: 'Starting a server on the copy' });
   const superuser = manifest.server['superuser'];
-  const server = await startCopyServer({
+  const found = await checkCopy(work, {
     ...unpacked,
     binaries,
     superuser: typeof superuser === 'string' ? superuser : 'postgres',
@@ -212,11 +211,20 @@ export async function checkPhysicalRestored(
     // The copy is thrown away.
     settings: { fsync: 'off', full_page_writes: 'off' },
   });
+  return { ...numbers, ...found };
+}
+
+/** Whoever waits for a check. */
+type Watched = Pick<Work, 'signal' | 'progress'>;
+
+/** Starts a server on a copy, opens every database of it and reads every table and index. */
+export async function checkCopy(work: Watched, options: CopyServerOptions): Promise<Record<string, number>> {
+  work.progress({ message: 'Starting a server on the copy' });
+  const server = await startCopyServer(options);
   try {
     await server.ready(work.signal);
     const looked = await lookAround(work, server.connection);
-    const checked = await amcheck(work, server.connection, binaries);
-    return { ...numbers, ...looked, ...checked };
+    return { ...looked, ...(await amcheck(work, server.connection, options.binaries)) };
   } finally {
     await server.stop();
   }
@@ -224,7 +232,7 @@ export async function checkPhysicalRestored(
 
 /** Opens every database of a copy and counts what is in it. */
 async function lookAround(
-  work: Work,
+  work: Watched,
   connection: Parameters<typeof openSession>[0],
 ): Promise<{ databases: number; tables: number; indexes: number }> {
   const names = await withDatabase(work, connection, async (query) => {
@@ -249,7 +257,7 @@ async function lookAround(
 }
 
 async function withDatabase<T>(
-  work: Work,
+  work: Watched,
   connection: Parameters<typeof openSession>[0],
   use: (query: Awaited<ReturnType<typeof openSession>>['query']) => Promise<T>,
 ): Promise<T> {
@@ -269,7 +277,7 @@ async function withDatabase<T>(
 
 /** Reads every table and index with pg_amcheck; says so where this machine lacks it. */
 async function amcheck(
-  work: Work,
+  work: Watched,
   connection: Parameters<typeof openSession>[0],
   binaries: Binaries,
 ): Promise<{ amcheck: number }> {

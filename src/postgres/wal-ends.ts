@@ -7,7 +7,7 @@ import { startChild } from './child.ts';
 import type { PhysicalManifest } from './manifest.ts';
 import type { Backup } from './repository.ts';
 import type { Keys } from './seal.ts';
-import type { Survey, WalArchive } from './wal-archive.ts';
+import type { Survey } from './wal-archive.ts';
 import { type Reach, reachOf } from './wal-reach.ts';
 
 /** The last that one segment tells. */
@@ -40,9 +40,22 @@ export interface RecoveryWindow extends Reach {
 /** How many segments without a commit are looked through before the end in time stays unknown. */
 const LOOK_BACK = 64;
 
+/** An archive as far as the search for its end needs one. */
+export interface SegmentSource {
+  /** Writes a segment, whole, to a path; false where the archive does not have it. */
+  get(
+    name: string,
+    target: string,
+    options: { readonly keys: Keys; readonly partial?: boolean | undefined; readonly signal?: AbortSignal | undefined },
+  ): Promise<boolean>;
+  has(name: string): Promise<boolean>;
+  /** The sum of a segment where the archive keeps one apart; it is stored before the segment. */
+  sumOf(name: string): Promise<string | undefined>;
+}
+
 /** Reads segments of an archive by pg_waldump. */
 export interface EndReader {
-  readonly archive: WalArchive;
+  readonly archive: SegmentSource;
   readonly keys: Keys;
   /** Of the server's own major version. */
   readonly binaries: Pick<Binaries, 'directory'>;

@@ -6,6 +6,7 @@ import type { HoldfastError } from '../../src/core/errors.ts';
 import type { JsonObject } from '../../src/core/json.ts';
 import type { Call, ConfirmationDetails } from '../../src/engine/api.ts';
 import { type Connection, withSession } from '../../src/postgres/connection.ts';
+import { PgBackRest } from '../../src/postgres/pgbackrest.ts';
 import { findServerBinaries, type PrivateServer, startPrivateServer } from '../../src/postgres/private-server.ts';
 import * as tools from '../../tools/index.ts';
 import { ANA, BOSS, type Harness, startHarness } from './harness.ts';
@@ -14,16 +15,29 @@ const missing = await findServerBinaries().then(
   () => undefined,
   (cause: Error) => cause.message,
 );
+const missingBackRest = await new PgBackRest({ stanza: 'none' }).program().then(
+  () => undefined,
+  (cause: Error) => cause.message,
+);
 const required = process.env['CI'] !== undefined || process.env['HOLDFAST_REQUIRE_PG'] === '1';
 
 /** A suite that needs a PostgreSQL server: fails without one where that is required, else says in its name that it is skipped. */
 export function describePostgres(name: string, suite: () => void): void {
-  if (missing === undefined) describe(name, suite);
+  describeWith(missing, name, suite);
+}
+
+/** The same for one that needs pgBackRest too. */
+export function describeBackRest(name: string, suite: () => void): void {
+  describeWith(missing ?? missingBackRest, name, suite);
+}
+
+function describeWith(lacking: string | undefined, name: string, suite: () => void): void {
+  if (lacking === undefined) describe(name, suite);
   else if (required) {
-    it(`${name}: needs PostgreSQL, which CI or HOLDFAST_REQUIRE_PG=1 requires`, () => {
-      throw new Error(missing);
+    it(`${name}: needs what CI or HOLDFAST_REQUIRE_PG=1 requires`, () => {
+      throw new Error(lacking);
     });
-  } else describe.skip(`${name} (skipped: ${missing})`, suite);
+  } else describe.skip(`${name} (skipped: ${lacking})`, suite);
 }
 
 /** Starts a private server in a fresh directory; `stop` removes it. */

@@ -6,7 +6,7 @@ import { type Manifest, typeOf } from '../../postgres/manifest.ts';
 import { Repository, sourceIdOf } from '../../postgres/repository.ts';
 import { assertKeyFits } from '../../postgres/verify.ts';
 import type { Work } from '../../postgres/work.ts';
-import type { Host, Scope } from './entity.ts';
+import { type Host, keepingOf, type Scope } from './entity.ts';
 
 const ENTITY_KEY = /^([a-z0-9][a-z0-9._-]{0,99})\/([a-z0-9][a-z0-9._-]{0,99})$/;
 
@@ -82,7 +82,7 @@ export class CatalogueCheck {
 
   /** What an entities file needs so that a machine that knows nothing else can restore from this source. */
   #stanza(source: SourceReport, manifest: Manifest): JsonObject {
-    const { storage, encryption } = this.#host.entity;
+    const { storage, encryption } = keepingOf(this.#host.entity);
     const [, namespace = 'restored', name = source.source_id] = ENTITY_KEY.exec(source.name ?? '') ?? [];
     const own = encryption === 'none' ? {} : encryption;
     const sealing: JsonValue =

@@ -57,7 +57,15 @@ import { openStore } from '../../storage/open.ts';
 import type { ObjectStore } from '../../storage/storage.ts';
 import { CatalogueCheck } from './catalogue.ts';
 import { Differ } from './diff.ts';
-import type { BackupOptions, BackupType, Host, OwnStep, PostgresEntity, Scope } from './entity.ts';
+import {
+  type BackupOptions,
+  type BackupType,
+  type Host,
+  keepingOf,
+  type OwnStep,
+  type PostgresEntity,
+  type Scope,
+} from './entity.ts';
 import { goodBackups, recoverCommand, toRecoveryPoint, unfinishedPoint } from './map.ts';
 import { goodPhysical, PhysicalBackups } from './physical.ts';
 import { DirectoryRestorer } from './recovery.ts';
@@ -73,7 +81,7 @@ const DEFAULT_MAX_ROWS = 50_000_000;
 export class PostgresClient implements Host {
   readonly entity: PostgresEntity & EntityBase;
   readonly runtime: Runtime;
-  readonly store: ObjectStore;
+  #store: ObjectStore | undefined;
   readonly restorer: Restorer;
   readonly directories: DirectoryRestorer;
   readonly retention: Retention;
@@ -85,7 +93,6 @@ export class PostgresClient implements Host {
   constructor(entity: PostgresEntity & EntityBase, runtime: Runtime) {
     this.entity = entity;
     this.runtime = runtime;
-    this.store = openStore(entity.storage, runtime);
     this.directories = new DirectoryRestorer(this);
     this.restorer = new Restorer(this, this.directories);
     this.retention = new Retention(this);
@@ -93,6 +100,11 @@ export class PostgresClient implements Host {
     this.catalogue = new CatalogueCheck(this);
     this.physical = new PhysicalBackups(this);
     this.wal = new EntityWal(this);
+  }
+
+  get store(): ObjectStore {
+    this.#store ??= openStore(keepingOf(this.entity).storage, this.runtime);
+    return this.#store;
   }
 
   /** Where the server is, from the URL and the single parameters, which win. */
@@ -137,7 +149,7 @@ export class PostgresClient implements Host {
   }
 
   async keys(): Promise<Keys> {
-    const { encryption } = this.entity;
+    const { encryption } = keepingOf(this.entity);
     if (encryption === 'none') return {};
     return {
       identity: encryption.identity === undefined ? undefined : await this.runtime.secret(encryption.identity),
@@ -146,7 +158,7 @@ export class PostgresClient implements Host {
   }
 
   async sealing(): Promise<Sealing> {
-    const { encryption } = this.entity;
+    const { encryption } = keepingOf(this.entity);
     if (encryption === 'none') return { scheme: 'none' };
     if (encryption.recipients !== undefined) return { scheme: 'age', recipients: encryption.recipients };
     const { passphrase } = await this.keys();
@@ -225,10 +237,11 @@ export class PostgresClient implements Host {
           : `The backup ${id} was never finished; delete-snapshot removes its files.`,
       );
     }
-    const stored = await describeStore(entity.storage, this.store);
+    const { storage, encryption } = keepingOf(entity);
+    const stored = await describeStore(storage, this.store);
     warnings.push(...stored.warnings);
-    if (entity.encryption === 'none') warnings.push('Backups are not encrypted.');
-    else if (entity.encryption.recipients !== undefined && entity.encryption.identity === undefined) {
+    if (encryption === 'none') warnings.push('Backups are not encrypted.');
+    else if (encryption.recipients !== undefined && encryption.identity === undefined) {
       warnings.push('No identity is configured here: this machine can write backups but not verify or restore them.');
     }
     const wal = await this.wal.info({ signal }, goodPhysical(catalogue));
@@ -238,7 +251,7 @@ export class PostgresClient implements Host {
         ({ enabled, action }) => enabled && /^create-(?:snapshot|backup)$/.test(action),
       ),
       pitr: { enabled: wal.enabled, ...(wal.window === undefined ? {} : { window: wal.window }) },
-      encryption: describeEncryption(entity.encryption),
+      encryption: describeEncryption(encryption),
       deletion_protection: false,
       newest: newest === undefined ? null : toRecoveryPoint(newest, repository),
       warnings,
@@ -766,7 +779,7 @@ function isYoung(id: string, now: number): boolean {
   return time !== undefined && now - time.getTime() < UNFINISHED_FOR_MS;
 }
 
-function describeEncryption(encryption: PostgresEntity['encryption']): string {
+function describeEncryption(encryption: NonNullable<PostgresEntity['encryption']>): string {
   if (encryption === 'none') return 'none';
   if (encryption.passphrase !== undefined) return 'age, by a passphrase';
   const count = encryption.recipients?.length ?? 0;

@@ -1,4 +1,5 @@
 import type { EntityBase } from '../../core/context.ts';
+import { HoldfastError } from '../../core/errors.ts';
 import type { Progress, StepContext } from '../../core/operation.ts';
 import type { Runtime, SecretRef } from '../../core/runtime.ts';
 import type { Connection } from '../../postgres/connection.ts';
@@ -20,14 +21,16 @@ export interface PostgresEntity {
   readonly ssl_mode?: (typeof SSL_MODES)[number] | undefined;
   readonly ssl_root_cert?: string | undefined;
   readonly connection_url?: SecretRef | undefined;
-  readonly storage: StorageConfig;
-  readonly encryption:
+  /** Of the engine holdfast, which cannot do without. */
+  readonly storage?: StorageConfig | undefined;
+  readonly encryption?:
     | 'none'
     | {
         readonly recipients?: readonly string[] | undefined;
         readonly identity?: SecretRef | undefined;
         readonly passphrase?: SecretRef | undefined;
-      };
+      }
+    | undefined;
   readonly compression_level?: number | undefined;
   readonly bin_dir?: string | undefined;
   readonly verify_on_source?: boolean | undefined;
@@ -50,6 +53,24 @@ export interface PostgresEntity {
   readonly retention?: RetentionSettings | undefined;
   readonly parallel?: number | undefined;
   readonly include_role_passwords?: boolean | undefined;
+}
+
+/**
+ * Where Holdfast itself keeps the backups of an entity, and how it seals them.
+ * @throws {HoldfastError} NOT_SUPPORTED for an entity whose backups are another program's
+ */
+export function keepingOf({ storage, encryption }: PostgresEntity): {
+  readonly storage: StorageConfig;
+  readonly encryption: NonNullable<PostgresEntity['encryption']>;
+} {
+  if (storage !== undefined && encryption !== undefined) return { storage, encryption };
+  throw new HoldfastError(
+    'NOT_SUPPORTED',
+    "the backups of this entity are pgBackRest's: Holdfast keeps no storage of its own for it",
+    {
+      hint: 'For dumps, comparisons, holds and a write-ahead log kept by Holdfast declare a second entity of this database with engine: holdfast, a storage and encryption.',
+    },
+  );
 }
 
 /** How the write-ahead log reaches the storage. */

@@ -104,8 +104,8 @@ export const PostgresServer = z
     connection_url: SecretReference.optional().describe(
       'postgresql:// URL instead of host, user, password and database',
     ),
-    storage: StorageConfig,
-    encryption: Encryption.describe('`none` must be written out'),
+    storage: StorageConfig.optional().describe('Required unless engine is pgbackrest, which has its own'),
+    encryption: Encryption.optional().describe('Required with storage; `none` must be written out'),
     compression_level: z.number().int().min(1).max(19).optional().describe('Of zstd; 3 when left out'),
     bin_dir: z
       .string()
@@ -156,4 +156,18 @@ export const PostgresServer = z
       .describe('Dumps with this many connections through a directory on this machine, instead of streaming'),
     include_role_passwords: z.boolean().optional().describe('Also keeps the hashes of role passwords, encrypted'),
   })
-  .strict();
+  .strict()
+  .superRefine(({ engine, storage, encryption, pgbackrest, wal }, context) => {
+    const fault = (name: string, message: string) => context.addIssue({ code: 'custom', path: [name], message });
+    if (engine !== 'pgbackrest') {
+      if (storage === undefined) fault('storage', 'is required: where Holdfast keeps the backups');
+      if (encryption === undefined) fault('encryption', "is required: recipients, a passphrase or 'none'");
+      if (pgbackrest !== undefined) fault('pgbackrest', 'needs engine: pgbackrest');
+      return;
+    }
+    if (pgbackrest === undefined) fault('pgbackrest', 'is required with engine: pgbackrest: {stanza: NAME}');
+    for (const [name, value] of Object.entries({ storage, encryption, wal })) {
+      if (value !== undefined)
+        fault(name, 'goes with engine: holdfast; pgBackRest has its own in its configuration file');
+    }
+  });

@@ -50,6 +50,10 @@ export const postgresql = defineProvider<PostgresEntity, PostgresClient>({
   // Of an S3 or Google storage; a part of 8 MiB must pass in this time.
   limits: { per_second: 100, burst: 100, concurrent: 8, timeout_ms: 120_000 },
   async connect(entity, runtime) {
+    if (entity.engine === 'pgbackrest') {
+      const { PgBackRestClient } = await import('./pgbackrest.ts');
+      return new PgBackRestClient(entity, runtime);
+    }
     const { PostgresClient: Client } = await import('./client.ts');
     return new Client(entity, runtime);
   },

@@ -49,7 +49,7 @@ import { shortId } from '../../postgres/restore.ts';
 import { restorePointIn } from '../../postgres/restore-point.ts';
 import type { Account } from '../../postgres/tar.ts';
 import { assertKeyFits } from '../../postgres/verify.ts';
-import { parseLsn, Segments } from '../../postgres/wal.ts';
+import { parseLsn, Segments, timelineName } from '../../postgres/wal.ts';
 import { type Survey, WalArchive } from '../../postgres/wal-archive.ts';
 import {
   type EndReader,
@@ -81,7 +81,7 @@ export interface DirectoryInput {
   readonly from_source?: string | undefined;
 }
 
-type Physical = Backup<PhysicalManifest>;
+export type Physical = Backup<PhysicalManifest>;
 
 /** What the plan decided, as the steps read it. */
 interface Decision {
@@ -96,14 +96,14 @@ interface Decision {
   readonly unknowns: readonly string[];
 }
 
-interface Reading {
+export interface Reading {
   readonly survey: Survey | undefined;
   readonly reader: EndReader | undefined;
   readonly windows: readonly Reachable[];
 }
 
 /** A window with the segment that is still being written, where the archive has that. */
-interface Reachable extends RecoveryWindow {
+export interface Reachable extends RecoveryWindow {
   readonly base: Physical;
   /** Where the last record begins, and the last commit, with the partial segment. */
   readonly end_lsn: string | null;
@@ -113,6 +113,8 @@ interface Reachable extends RecoveryWindow {
 
 /** Restores physical backups into a new data directory, to a moment. The live server is never touched. */
 export class DirectoryRestorer {
+  /** What a base backup is called in a plan. */
+  protected readonly kind: string = 'physical backup';
   readonly #host: Host;
 
   constructor(host: Host) {
@@ -134,7 +136,13 @@ export class DirectoryRestorer {
 
   // --- what can be reached -------------------------------------------------------------------------------------------
 
-  async #read(work: Work, signal: AbortSignal): Promise<Reading & { readonly physical: readonly Physical[] }> {
+  /** Says what there is to recover from, and where it leads. */
+  protected async read(
+    scope: Scope,
+    input: DirectoryInput,
+  ): Promise<Reading & { readonly physical: readonly Physical[] }> {
+    const { signal } = scope;
+    const work = await this.#work(scope, input);
     const physical = goodPhysical(await work.repository.catalogue());
     const archive = new WalArchive(work.repository, this.#host.runtime);
     const survey = await archive.survey();
@@ -145,6 +153,13 @@ export class DirectoryRestorer {
     const own = await this.#host.runtime.workDirectory();
     const cache = await openCache(join(own, 'wal-ends.json'));
     const reader: EndReader = { archive, keys: work.keys, binaries: { directory }, directory: own, cache, signal };
+    const windows = await this.reachable(survey, physical, reader);
+    await cache.save();
+    return { survey, reader, windows, physical };
+  }
+
+  /** Gives the windows of all backups with what is known of the segment that is still being written. */
+  protected async reachable(survey: Survey, physical: readonly Physical[], reader: EndReader): Promise<Reachable[]> {
     const bases = new Map(physical.map((backup) => [backup.manifest.id, backup]));
     const partials = new Map<string, Awaited<ReturnType<typeof readSegmentEnd>>>();
     const windows: Reachable[] = [];
@@ -162,14 +177,13 @@ export class DirectoryRestorer {
         needs_partial: tail?.record_lsn != null,
       });
     }
-    await cache.save();
-    return { survey, reader, windows, physical };
+    return windows;
   }
 
   /** Finds the base backup and the target that PostgreSQL gets, and proves that the archive leads there. */
-  async #decide(work: Work, signal: AbortSignal, input: DirectoryInput): Promise<Decision> {
-    const { survey, reader, windows, physical } = await this.#read(work, signal);
-    const named = input.snapshot_id === undefined ? undefined : await this.#named(work, input.snapshot_id, physical);
+  async #decide(scope: Scope, input: DirectoryInput): Promise<Decision> {
+    const { survey, reader, windows, physical } = await this.read(scope, input);
+    const named = input.snapshot_id === undefined ? undefined : await this.named(input, physical);
     if (named === undefined && physical.length === 0) {
       throw new HoldfastError('BACKUP_NOT_FOUND', 'there is no physical backup of this server to recover from', {
         hint: 'Logical backups come back into a database: leave target_directory out. Make a physical one with create-snapshot, type: full.',
@@ -190,7 +204,7 @@ export class DirectoryRestorer {
           hint: 'Give snapshot_id for the end of one backup, or use_latest: true, restore_timestamp, lsn or restore_point.',
         });
       }
-      return this.#backupAlone(named, input, []);
+      return this.#backupAlone(named, input, [], windows);
     }
     const lines = windows.filter(
       ({ base, timeline }) =>
@@ -199,9 +213,12 @@ export class DirectoryRestorer {
     );
     if (survey === undefined || reader === undefined || lines.length === 0) {
       if (input.use_latest === true && input.timeline === undefined) {
-        return this.#backupAlone(named ?? (physical[0] as Physical), input, [
-          'The archive has no write-ahead log after this backup: everything written since is not in it.',
-        ]);
+        return this.#backupAlone(
+          named ?? (physical[0] as Physical),
+          input,
+          ['The archive has no write-ahead log after this backup: everything written since is not in it.'],
+          windows,
+        );
       }
       throw new HoldfastError('INVALID_PARAMETER', 'the archive has no write-ahead log that leads there', {
         hint:
@@ -211,17 +228,19 @@ export class DirectoryRestorer {
       });
     }
     // A newer timeline is where the server went on; what was given up is asked for by its number.
-    const context = { work, signal, survey, reader, windows: onNewestLine(survey, lines) };
+    const context = { scope, survey, reader, windows: onNewestLine(survey, lines) };
     if (input.use_latest === true) return this.#latest(context);
     if (input.lsn !== undefined) return this.#toLsn(context, input.lsn);
     if (input.restore_point !== undefined) return this.#toPoint(context, input.restore_point);
     return this.#toTime(context, input.restore_timestamp as string | number);
   }
 
-  async #named({ repository }: Work, id: string, physical: readonly Physical[]): Promise<Physical> {
+  /** Gives the backup that a call names. */
+  protected async named(input: DirectoryInput, physical: readonly Physical[]): Promise<Physical> {
+    const id = String(input.snapshot_id);
     const found = physical.find(({ manifest }) => manifest.id === id);
     if (found) return found;
-    const backup = await repository.get(id);
+    const backup = await restorableFrom(this.#host, input.from_source).get(id);
     if (!isPhysical(backup)) {
       throw new HoldfastError('INVALID_PARAMETER', 'this is a logical backup, a dump of one database', {
         hint: 'It comes back into a database: give target_database instead of target_directory and a target in time.',
@@ -233,12 +252,24 @@ export class DirectoryRestorer {
     });
   }
 
-  #backupAlone(base: Physical, input: DirectoryInput, warnings: readonly string[]): Decision {
+  #backupAlone(
+    base: Physical,
+    input: DirectoryInput,
+    warnings: readonly string[],
+    windows: readonly Reachable[],
+  ): Decision {
     const { wal } = base.manifest;
-    if (!wal.included) {
-      throw new HoldfastError('INVALID_PARAMETER', 'this backup needs the archive to become consistent', {
-        hint: 'Give use_latest: true, restore_timestamp, lsn or restore_point as well.',
-      });
+    const isCarried = windows.some(
+      (one) => one.base.manifest.id === base.manifest.id && parseLsn(one.to_lsn) >= parseLsn(wal.end_lsn),
+    );
+    if (!wal.included && !isCarried) {
+      throw new HoldfastError(
+        'INVALID_PARAMETER',
+        'this backup needs the archive to become consistent, and that does not carry it so far',
+        {
+          hint: 'Give use_latest: true, restore_timestamp, lsn or restore_point as well.',
+        },
+      );
     }
     if (input.timeline !== undefined && input.timeline !== wal.timeline) {
       throw new HoldfastError('INVALID_PARAMETER', `this backup is on timeline ${wal.timeline}`, {
@@ -246,7 +277,8 @@ export class DirectoryRestorer {
       });
     }
     const { timeline } = wal;
-    return { base, target: { kind: 'backup' }, timeline, last: undefined, partial: undefined, warnings, unknowns: [] };
+    const last = wal.included ? undefined : wal.end_segment;
+    return { base, target: { kind: 'backup' }, timeline, last, partial: undefined, warnings, unknowns: [] };
   }
 
   #to(
@@ -269,16 +301,16 @@ export class DirectoryRestorer {
   }
 
   async #latest(context: Deciding): Promise<Decision> {
-    const { windows, survey, work } = context;
+    const { windows, survey, scope } = context;
     const window = windows[0] as Reachable;
     await this.#assertNothingBehind(context, window);
     const warnings = [
       `Everything up to ${window.end_lsn ?? window.from_lsn}${window.end_at === null ? '' : `, last commit ${window.end_at}`}, is in the archive; what was written later is not.`,
     ];
     if (window.end_lsn === null || parseLsn(window.end_lsn) < parseLsn(window.from_lsn)) {
-      return this.#backupAlone(window.base, {}, warnings);
+      return this.#backupAlone(window.base, {}, warnings, windows);
     }
-    work.signal?.throwIfAborted();
+    scope.signal.throwIfAborted();
     return this.#to({ survey }, window, { kind: 'lsn', lsn: window.end_lsn }, parseLsn(window.end_lsn), warnings);
   }
 
@@ -318,7 +350,7 @@ export class DirectoryRestorer {
       `The archive ends before ${at}: ${capped}. Everything in it is recovered; what was committed between that and ${at} and never archived would be missing. On a running source SELECT pg_switch_wal() archives it.`,
     ];
     if (window.end_lsn === null || parseLsn(window.end_lsn) < parseLsn(window.from_lsn)) {
-      return this.#backupAlone(window.base, {}, warnings);
+      return this.#backupAlone(window.base, {}, warnings, windows);
     }
     return this.#to(context, window, { kind: 'lsn', lsn: window.end_lsn }, parseLsn(window.end_lsn), warnings);
   }
@@ -420,11 +452,9 @@ export class DirectoryRestorer {
       );
     }
     const directory = await checkTarget(input.target_directory, entity.storage);
-    const work = await this.#work(scope, input);
-    const decision = await this.#decide(work, scope.signal, input);
+    const decision = await this.#decide(scope, input);
     const { base, target } = decision;
-    const chain = await this.#chain(work, base);
-    for (const { manifest } of chain) await assertKeyFits(work, manifest);
+    const chain = await this.parts(base, scope, input);
     const account = await copyAccount();
     const parent = dirname(directory);
     await access(parent, constants.W_OK).catch((cause) => {
@@ -432,7 +462,11 @@ export class DirectoryRestorer {
     });
     await assertReaches(parent, account);
     const binaries = await findServerOf(majorOf(base.manifest), entity.bin_dir);
-    const tablespaces = await checkTablespaces(base.manifest, input.tablespace_map, directory);
+    const tablespaces = await checkTablespaces(
+      chain.at(-1)?.manifest ?? base.manifest,
+      input.tablespace_map,
+      directory,
+    );
     const sizes = chain.map(({ manifest }) => payloadOf(manifest, 'base').plain_bytes);
     const unpacked = sizes.reduce((sum, size) => sum + size, 0);
     // Incremental backups are unpacked beside the whole that comes of them.
@@ -462,7 +496,7 @@ export class DirectoryRestorer {
     }
     return {
       target: directory,
-      source: `physical backup ${base.manifest.id}, then the log to ${describeTarget(target)} on timeline ${decision.timeline}`,
+      source: `${this.kind} ${base.manifest.id}, then the log to ${describeTarget(target)} on timeline ${decision.timeline}`,
       loses: 'nothing: the directory is new, and the live server is not touched',
       blast_radius: {
         needed_bytes: needed,
@@ -499,6 +533,14 @@ export class DirectoryRestorer {
     return { ...(await this.#host.work(scope)), repository: restorableFrom(this.#host, from_source) };
   }
 
+  /** Gives what a backup is put together from, the full one first, and proves that it can be opened. */
+  protected async parts(base: Physical, scope: Scope, input: DirectoryInput): Promise<readonly Physical[]> {
+    const work = await this.#work(scope, input);
+    const chain = await this.#chain(work, base);
+    for (const { manifest } of chain) await assertKeyFits(work, manifest);
+    return chain;
+  }
+
   async #chain({ repository }: Work, base: Physical): Promise<readonly Physical[]> {
     const { backups } = await repository.catalogue();
     const physical = new Map(backups.filter(isPhysical).map((backup) => [backup.manifest.id, backup]));
@@ -524,9 +566,7 @@ export class DirectoryRestorer {
   async #job(step: OwnStep, plan: Plan): Promise<Job> {
     const { target, source, context = {} } = plan.facts;
     const directory = String(target['directory']);
-    const { from_source } = step.input as DirectoryInput;
-    const found = await restorableFrom(this.#host, from_source).get(String(source?.['snapshot_id']));
-    if (!isPhysical(found)) throw new HoldfastError('INTERNAL', 'the backup of the plan is not physical');
+    const found = await this.find(String(source?.['snapshot_id']), step);
     const id = shortId(step.operationId);
     const binaries = await findServerOf(majorOf(found.manifest), this.#host.entity.bin_dir);
     const text = (name: string): string | undefined =>
@@ -546,11 +586,48 @@ export class DirectoryRestorer {
     };
   }
 
+  /** Gives the backup that a plan named. */
+  protected async find(id: string, step: OwnStep): Promise<Physical> {
+    const { from_source } = step.input as DirectoryInput;
+    const found = await restorableFrom(this.#host, from_source).get(id);
+    if (!isPhysical(found)) throw new HoldfastError('INTERNAL', 'the backup of the plan is not physical');
+    return found;
+  }
+
+  /** Makes a data directory of the base backup; gives where it lies, and its size in bytes. */
+  protected async fill(step: OwnStep, job: Job, directory: string): Promise<{ data: string; bytes: number }> {
+    const work = await this.#work(step, step.input as DirectoryInput);
+    const chain = (await this.#chain(work, job.base)).map(({ manifest }) => manifest);
+    const { data } = await whileInUse(work, job.base.manifest.id, `restore ${job.id}`, () =>
+      unpackBackup(work, chain, directory, this.#host.entity.bin_dir).catch((cause) => {
+        throw toDiskError(cause);
+      }),
+    );
+    return { data, bytes: chain.reduce((sum, manifest) => sum + payloadOf(manifest, 'base').plain_bytes, 0) };
+  }
+
+  /** Gives one file of the log to a recovery; false where the archive does not have it. */
+  protected async fetcher(step: OwnStep, job: Job): Promise<(name: string, path: string) => Promise<boolean>> {
+    const work = await this.#work(step, step.input as DirectoryInput);
+    const archive = new WalArchive(work.repository, this.#host.runtime);
+    return (name, path) =>
+      archive.get(name, path, { keys: work.keys, partial: name === job.partial, signal: step.signal });
+  }
+
+  /** What a person does with archiving once the copy is in its place. */
+  protected archivingSteps(data: string, history: string, timeline: number): string[] {
+    const entity = this.#host.entity.key;
+    const path = shellWord(`${data}/pg_wal/${history}`);
+    return [
+      `Where archive_command archives: ALTER SYSTEM RESET archive_mode; restart; then archive the new timeline's history once: holdfast wal push --entity ${entity} ${path} ${history}. The new timeline ${timeline} goes on in the same archive.`,
+      'Where holdfast wal receive streams: start it again; it makes its slot anew, since slots are no part of a copy.',
+    ];
+  }
+
   /** Step `unpack`: the base backup becomes a directory, each file of it proved by the list that pg_basebackup made. */
   async unpack(step: OwnStep, plan: Plan): Promise<JsonObject> {
     const job = await this.#job(step, plan);
-    const { directory, side, account, base } = job;
-    const work = await this.#work(step, step.input as DirectoryInput);
+    const { directory, side, account } = job;
     const began = this.#host.runtime.now();
     await step.checkpoint({ phase: 'unpacking', directory, side });
     await this.#note(job, 'unpack');
@@ -560,13 +637,8 @@ export class DirectoryRestorer {
     });
     if (account) await lchown(side, account.uid, account.gid);
     await writeFile(join(side, MARK), step.operationId, { mode: 0o600, flag: 'wx' });
-    const chain = (await this.#chain(work, base)).map(({ manifest }) => manifest);
     const unpacked = join(side, UNPACKED);
-    const { data } = await whileInUse(work, base.manifest.id, `restore ${job.id}`, () =>
-      unpackBackup(work, chain, unpacked, this.#host.entity.bin_dir).catch((cause) => {
-        throw toDiskError(cause);
-      }),
-    );
+    const { data, bytes } = await this.fill(step, job, unpacked);
     await placeTablespaces(data, join(unpacked, 'tablespaces'), job);
     const auto = join(data, 'postgresql.auto.conf');
     const settings = await readFile(auto, 'utf8').catch(() => '');
@@ -575,7 +647,6 @@ export class DirectoryRestorer {
     // Nobody may have made anything there meanwhile; a directory that is not empty is not replaced.
     await checkTarget(directory, undefined);
     await rename(data, directory);
-    const bytes = chain.reduce((sum, manifest) => sum + payloadOf(manifest, 'base').plain_bytes, 0);
     return { seconds: this.#since(began), bytes };
   }
 
@@ -584,11 +655,9 @@ export class DirectoryRestorer {
     const job = await this.#job(step, plan);
     const { runtime } = this.#host;
     const began = runtime.now();
-    const work = await this.#work(step, step.input as DirectoryInput);
     runtime.assertMayWrite('recovering a copy of a server');
     await step.checkpoint({ phase: 'recovering' });
     await this.#note(job, 'recover');
-    const archive = new WalArchive(work.repository, runtime);
     const segments = new Segments(job.base.manifest.wal.segment_size);
     const from = segments.parse(job.base.manifest.wal.start_segment).number;
     const end = job.last === undefined ? undefined : segments.parse(job.last).number;
@@ -597,8 +666,7 @@ export class DirectoryRestorer {
     const feed = await openWalFeed(
       folder,
       {
-        fetch: (name, path) =>
-          archive.get(name, path, { keys: work.keys, partial: name === job.partial, signal: step.signal }),
+        fetch: await this.fetcher(step, job),
         next: (name) => {
           if (name.length !== 24) return undefined;
           const { timeline, number } = segments.parse(name);
@@ -699,7 +767,10 @@ export class DirectoryRestorer {
     }
     for (const name of ['postmaster.opts', 'current_logfiles']) await rm(join(job.directory, name), { force: true });
     const live = await this.#live(step.signal);
-    const steps = swapSteps(job, this.#host.entity.key, live, Number(step.results['recover']?.['timeline']));
+    const timeline = Number(step.results['recover']?.['timeline']);
+    const steps = swapSteps(job, this.#host.entity.key, live, (data) =>
+      this.archivingSteps(data, `${timelineName(timeline)}.history`, timeline),
+    );
     await rm(job.side, { recursive: true, force: true });
     const seconds = this.#since(began);
     const { results } = step;
@@ -859,8 +930,7 @@ export class DirectoryRestorer {
 
   /** Offers a recovery to a moment, or to the newest one, where the archive leads there. */
   async options(signal: AbortSignal, at: Date | undefined): Promise<RecoveryOption[]> {
-    const work = await this.#host.work({ signal });
-    const { survey, windows } = await this.#read(work, signal);
+    const { survey, windows } = await this.read({ signal }, {});
     const { entity } = this.#host;
     const onLine = survey === undefined ? [] : onNewestLine(survey, windows).filter(({ end_at }) => end_at !== null);
     const window = onLine.find(({ from_at }) => at === undefined || Date.parse(from_at) <= at.getTime());
@@ -899,14 +969,13 @@ export class DirectoryRestorer {
 const LOG_ROOM = 256 * 1024 * 1024;
 
 interface Deciding {
-  readonly work: Work;
-  readonly signal: AbortSignal;
+  readonly scope: Scope;
   readonly survey: Survey;
   readonly reader: EndReader;
   readonly windows: readonly Reachable[];
 }
 
-interface Job {
+export interface Job {
   readonly id: string;
   readonly directory: string;
   readonly side: string;
@@ -1139,22 +1208,26 @@ async function isOwn(side: string, operationId: string): Promise<boolean> {
   return mark === operationId || (mark === undefined && (await readdir(side)).length === 0);
 }
 
+/** A path as a person can paste it into a shell. */
+function shellWord(path: string): string {
+  return /^[\w./-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`;
+}
+
 /** What a person does to put the recovered directory in the place of the live one, in order, every path filled in. */
 function swapSteps(
   job: Job,
   entity: string,
   live: { readonly data?: string; readonly config?: string },
-  timeline: number,
+  archiving: (data: string) => readonly string[],
 ): string[] {
   const { directory, binaries } = job;
   const binDir = binaries.directory;
   const major = majorOf(job.base.manifest);
   const data = live.data ?? 'LIVE_DATA_DIRECTORY';
   const kept = `${data}.before-${job.id}`;
-  const q = (path: string): string => (/^[\w./-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`);
+  const q = shellWord;
   const debian = /^\/var\/lib\/postgresql\/(\d+)\/([^/]+)$/.exec(data);
   const service = debian ? `postgresql@${debian[1]}-${debian[2]}` : 'postgresql';
-  const history = `${timeline.toString(16).toUpperCase().padStart(8, '0')}.history`;
   const outside = live.config !== undefined && !live.config.startsWith(`${data}/`);
   return [
     `Look at the copy first: it was recovered and checked, it is stopped, and archive_mode is off in it. PostgreSQL ${major}, programs in ${binDir}.`,
@@ -1166,8 +1239,7 @@ function swapSteps(
       ? `Its configuration stays where it is: ${q(live.config as string)}.`
       : `Look through ${q(`${data}/postgresql.conf`)} and pg_hba.conf: they are those of the moment of the backup.`,
     `Start it: systemctl start ${service}   (or: ${q(`${binDir}/pg_ctl`)} start -D ${q(data)})`,
-    `Where archive_command archives: ALTER SYSTEM RESET archive_mode; restart; then archive the new timeline's history once: holdfast wal push --entity ${entity} ${q(`${data}/pg_wal/${history}`)}. The new timeline ${timeline} goes on in the same archive.`,
-    `Where holdfast wal receive streams: start it again; it makes its slot anew, since slots are no part of a copy.`,
+    ...archiving(data),
     `Take a new base backup at once: holdfast do ${entity}/create-snapshot type=full`,
     `When nobody needs it any more: rm -rf ${q(kept)}`,
   ];
