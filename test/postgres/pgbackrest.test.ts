@@ -13,6 +13,7 @@ import { toBackRestError } from '../../src/postgres/pgbackrest-errors.ts';
 import type { PrivateServer } from '../../src/postgres/private-server.ts';
 import type { Account } from '../../src/postgres/tar.ts';
 import { PostgresServer } from '../../src/providers/postgresql/parameters.ts';
+import type { PgBackRestClient } from '../../src/providers/postgresql/pgbackrest.ts';
 import { ANA } from '../support/harness.ts';
 import {
   describeBackRest,
@@ -190,7 +191,7 @@ describeBackRest('backups by pgBackRest', () => {
     root = await mkdtemp(join(tmpdir(), 'hf-br-'));
     await chmod(root, 0o755);
     config = join(root, 'pgbackrest.conf');
-    for (const name of ['repo', 'log', 'lock', 'target']) {
+    for (const name of ['repo', 'log', 'lock', 'target', 'space']) {
       await mkdir(join(root, name));
       await own(join(root, name));
     }
@@ -214,7 +215,13 @@ describeBackRest('backups by pgBackRest', () => {
       "UPDATE pg_database SET datistemplate = false WHERE datname = 'template0'",
       'DROP DATABASE template0',
     );
-    await sql(connection, 'postgres', 'CREATE TABLE marks (n serial, v text)', "INSERT INTO marks (v) VALUES ('base')");
+    await sql(connection, 'postgres', `CREATE TABLESPACE apart LOCATION '${root}/space'`);
+    await sql(
+      connection,
+      'postgres',
+      'CREATE TABLE marks (n serial, v text) TABLESPACE apart',
+      "INSERT INTO marks (v) VALUES ('base')",
+    );
     harness = await startPostgresHarness({
       connection,
       database: 'postgres',
@@ -301,17 +308,28 @@ describeBackRest('backups by pgBackRest', () => {
   }, 60_000);
 
   it('recovers to before and after a commit, and to the newest, in a new directory', async () => {
+    const [oid = ''] = await values(connection, 'postgres', "SELECT oid FROM pg_tablespace WHERE spcname = 'apart'");
+    const restore = (name: string, input: JsonObject) =>
+      harness.call('restore', {
+        target_directory: join(root, 'target', name),
+        tablespace_map: { [oid]: join(root, 'target', `${name}-apart`) },
+        ...input,
+      });
+    const unmapped = { target_directory: join(root, 'target', 'unmapped'), use_latest: true };
+    expect(await harness.fails('restore', unmapped)).toMatchObject({
+      details: { tablespaces: [{ oid: Number(oid) }] },
+    });
     const before = join(root, 'target', 'before');
-    const result = await harness.call('restore', { target_directory: before, restore_timestamp: beforeLast });
+    const result = await restore('before', { restore_timestamp: beforeLast });
     expect(result).toMatchObject({ directory: before, reached: { timeline: 2 } });
     expect((result['steps'] as string[]).join('\n')).toContain(`--config='${config}' --stanza=demo archive-push`);
     expect(await inCopy(before)).toBe('base,after full,before');
     expect(await readFile(join(before, 'postgresql.auto.conf'), 'utf8')).not.toMatch(/restore_command|recovery_target/);
     const latest = join(root, 'target', 'latest');
-    await harness.call('restore', { target_directory: latest, use_latest: true });
+    await restore('latest', { use_latest: true });
     expect(await inCopy(latest)).toBe('base,after full,before,after');
     const alone = join(root, 'target', 'alone');
-    await harness.call('restore', { target_directory: alone, snapshot_id: first });
+    await restore('alone', { snapshot_id: first });
     expect(await inCopy(alone)).toBe('base');
     const error = await harness.fails('restore', { target_directory: alone, use_latest: true });
     expect(error.code).toBe('RESOURCE_EXISTS');
@@ -416,6 +434,36 @@ describeBackRest('backups by pgBackRest', () => {
     const next = await harness.call('create-snapshot', { type: 'full' });
     expect(await ids()).toEqual([next.id, ...before]);
   }, 60_000);
+
+  it('finds what pgBackRest went on with when Holdfast died, by its annotation', async () => {
+    const { provider } = harness.registry.entityTypes.get('postgresql/server')!;
+    const entity = { key: 'app/shop', engine: 'pgbackrest', pgbackrest: { stanza: 'demo', config } };
+    let slept = 0;
+    const runtime = {
+      ledger: { list: async () => [] },
+      sleep: async () => {
+        slept += 1;
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      },
+    };
+    const client = (await provider.connect(entity as never, runtime as never)) as PgBackRestClient;
+    const step = (operationId: string) =>
+      ({
+        operationId,
+        handle: { backrest: operationId },
+        signal: new AbortController().signal,
+        progress() {},
+      }) as never;
+    const orphan = backRest('--type=incr', '--no-expire-auto', '--annotation=holdfast-operation=op-1', 'backup');
+    const inner = new PgBackRest({ stanza: 'demo', config });
+    await vi.waitFor(async () => expect((await inner.info()).running).toBe(true), { timeout: 10_000, interval: 20 });
+    const found = await client.recoverBackup(step('op-1'));
+    await orphan;
+    expect(slept).toBeGreaterThan(0);
+    expect(found).toMatchObject({ state: 'done', result: { provider: { type: 'incr' } } });
+    expect(await client.recoverBackup(step('op-2'))).toMatchObject({ state: 'not_begun' });
+    await harness.approved('delete-snapshot', { snapshot_id: String((found as { result: JsonObject }).result['id']) });
+  }, 30_000);
 
   it('deletes under guard, with what rests on it, and never the last full one', async () => {
     const all = await ids();

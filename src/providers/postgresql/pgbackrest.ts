@@ -600,14 +600,13 @@ export class PgBackRestClient extends PostgresClient {
     const binaries = await findServerOf(Number.parseInt(stanza.database?.version ?? '0', 10), this.entity.bin_dir);
     await step.checkpoint({ copy: directory });
     this.runtime.assertMayWrite('using the scratch directory');
+    const places = (base.tablespaces ?? []).map(({ oid }) => ({ oid, path: join(directory, String(oid)) }));
     try {
-      for (const path of [directory, data]) {
+      for (const path of [directory, data, ...places.map((place) => place.path)]) {
         await mkdir(path, { mode: 0o700 });
         if (account) await chown(path, account.uid, account.gid);
       }
-      const moved = (base.tablespaces ?? []).map(
-        ({ oid }) => `--tablespace-map=${oid}=${join(directory, String(oid))}`,
-      );
+      const moved = places.map(({ oid, path }) => `--tablespace-map=${oid}=${path}`);
       const args = ['--type=immediate', '--target-action=promote', '--archive-mode=off', ...moved];
       await this.#backRest.restore(label, data, args, step.signal, (percent) =>
         step.progress({ percent, message: 'Restoring into the scratch directory' }),
