@@ -1,5 +1,6 @@
 declare module 's3rver' {
   /** The part of the server that tests use. */
+  // biome-ignore lint/style/noDefaultExport: it is how the package exports its server.
   export default class S3rver {
     constructor(options: {
       port: number;
