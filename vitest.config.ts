@@ -5,6 +5,7 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     testTimeout: 30_000,
     hookTimeout: 60_000,
-    maxWorkers: 2,
+    // One more than the two cores that the suite is meant for: half of the longest files waits for servers and processes.
+    maxWorkers: 3,
   },
 });
