@@ -1,7 +1,6 @@
 declare module 's3rver' {
   /** The part of the server that tests use. */
-  // biome-ignore lint/style/noDefaultExport: it is how the package exports its server.
-  export default class S3rver {
+  class S3rver {
     constructor(options: {
       port: number;
       address: string;
@@ -12,4 +11,5 @@ declare module 's3rver' {
     run(): Promise<{ address: string; port: number }>;
     close(): Promise<void>;
   }
+  export = S3rver;
 }

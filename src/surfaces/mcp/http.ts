@@ -133,6 +133,9 @@ export async function serveHttp(factory: McpServerFactory, options: HttpOptions)
     }
     refuse(response, 404, 'there is nothing here; MCP is at /mcp');
   });
+  // Node closes a connection after five idle seconds, and a client that sends in that moment loses its request. Balancers
+  // keep theirs for a minute.
+  server.keepAliveTimeout = 75_000;
   await new Promise<void>((resolve, reject) => {
     server.once('error', (cause: NodeJS.ErrnoException) => {
       const why = cause.code === 'EADDRINUSE' ? 'the port is in use' : (cause.code ?? 'unknown fault');
