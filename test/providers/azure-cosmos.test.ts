@@ -898,6 +898,7 @@ describe('errors of Azure', () => {
     [409, 'Whatever', 'high demand in West Europe region text', 'PROVIDER_UNAVAILABLE'],
     [502, undefined, '<html>text</html>', 'PROVIDER_UNAVAILABLE'],
     [404, undefined, '<html>text</html>', 'PROVIDER_UNAVAILABLE'],
+    [404, 'PARSE_ERROR', 'Error "Unexpected end of JSON input" text', 'PROVIDER_UNAVAILABLE'],
     [400, 'SomethingNew', 'text', 'INVALID_PARAMETER'],
   ] as const)('maps %i %s (%s) to %s, wrapped or flat', (status, code, message, ours) => {
     for (const body of [{ error: { code, message } }, { code, message }]) {

@@ -410,7 +410,8 @@ function readFailure(cause: unknown): Failure {
   const status = typeof shape['statusCode'] === 'number' ? shape['statusCode'] : undefined;
   return {
     status,
-    code: errorWord(shape['code']),
+    // A body that cannot be read gets a code of the SDK's own, which is no word of Azure's.
+    code: shape['code'] === 'PARSE_ERROR' ? undefined : errorWord(shape['code']),
     requestId: identifierText(id) ?? activity,
     text: text.replace(/,?\s*ActivityId:.*$/is, ''),
     policy: policyName(shape['details']),
