@@ -5,11 +5,10 @@ import { promisify } from 'node:util';
 import { Client } from 'pg';
 import { HoldfastError } from '../../src/core/errors.ts';
 import { startPrivateServer } from '../../src/postgres/private-server.ts';
+import { entities } from './entities.ts';
 import { type Report, times } from './report.ts';
 
 const run = promisify(execFile);
-/** The public key of the age documentation; nothing is ever opened here. */
-const RECIPIENT = 'age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p';
 const PASSPHRASE = 'only-for-this-measurement';
 /** Holdfast must reach at least this part of pgBackRest's throughput. */
 const BAR = 0.9;
@@ -99,31 +98,6 @@ export async function measurePostgresPhysical({ root, scratch, quick, report }: 
   } finally {
     await server.stop();
   }
-}
-
-interface Place {
-  readonly host: string;
-  readonly port: number;
-  readonly user: string;
-  readonly storage: string;
-  readonly encrypted: boolean;
-}
-
-function entities({ host, port, user, storage, encrypted }: Place): string {
-  return [
-    'namespace: bench',
-    'db:',
-    '  defines: postgresql/server',
-    `  host: ${host}`,
-    `  port: ${port}`,
-    `  user: ${user}`,
-    '  database: postgres',
-    '  password: ${env:PGPASSWORD}',
-    '  ssl_mode: disable',
-    `  storage: { type: local, path: ${storage} }`,
-    `  encryption: ${encrypted ? `{ recipients: [${RECIPIENT}] }` : 'none'}`,
-    '',
-  ].join('\n');
 }
 
 interface Stanza {

@@ -8,11 +8,10 @@ import { HoldfastError } from '../../src/core/errors.ts';
 import type { Binaries } from '../../src/postgres/binaries.ts';
 import { findServerBinaries, type PrivateServer, startPrivateServer } from '../../src/postgres/private-server.ts';
 import { BUNDLE } from '../bundle.ts';
+import { entities, RECIPIENT } from './entities.ts';
 import { megabytes, type Report, times } from './report.ts';
 
 const run = promisify(execFile);
-/** The public key of the age documentation; nothing is ever opened here. */
-const RECIPIENT = 'age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p';
 
 interface Options {
   readonly root: string;
@@ -138,21 +137,7 @@ async function backUp({ root, scratch, env, server }: PostgresBench, parameters:
   rmSync(storage, { recursive: true, force: true });
   mkdirSync(storage);
   const config = join(scratch, 'postgres.yaml');
-  const text = [
-    'namespace: bench',
-    'db:',
-    '  defines: postgresql/server',
-    `  host: ${host}`,
-    `  port: ${port}`,
-    `  user: ${user}`,
-    '  database: postgres',
-    '  password: ${env:PGPASSWORD}',
-    '  ssl_mode: disable',
-    `  storage: { type: local, path: ${storage} }`,
-    `  encryption: { recipients: [${RECIPIENT}] }`,
-    ...parameters.map((line) => `  ${line}`),
-  ];
-  writeFileSync(config, `${text.join('\n')}\n`);
+  writeFileSync(config, entities({ host, port, user, storage, encrypted: true }, parameters));
   const args = [join(root, 'dist', 'main.js'), 'do', 'bench/db/create-snapshot', '--wait', '--config', config];
   return timed(process.execPath, args, {
     cwd: scratch,

@@ -37,6 +37,7 @@ function describeWith(lacking: string | undefined, name: string, suite: () => vo
     it(`${name}: needs what CI or HOLDFAST_REQUIRE_PG=1 requires`, () => {
       throw new Error(lacking);
     });
+    // On a machine without the programs the suite says by name what was not run; CI, which installs them, never comes here.
   } else describe.skip(`${name} (skipped: ${lacking})`, suite);
 }
 
