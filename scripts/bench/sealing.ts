@@ -9,7 +9,7 @@ const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => na
   string,
   string
 >;
-const dump = startChild(pgDump, ['-Fc', '-Z0', '--no-password'], { env });
+const dump = startChild(pgDump, ['-Fc', '-Z0', '--no-password'], { env, pieces: true });
 await storeSealed(
   { repository: new Repository(localStore(storage), 'bench'), runtime: { assertMayWrite: () => {} } } as never,
   '20261121T000000Z-logical-bench1',

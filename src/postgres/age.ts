@@ -19,22 +19,29 @@ export async function* encrypt(
   recipients: readonly (string | Recipient)[],
   header?: (bytes: Uint8Array) => void,
 ): AsyncGenerator<Buffer> {
-  const { bytes, fileKey } = await makeHeader(recipients);
-  header?.(bytes);
-  const nonce = randomBytes(NONCE);
-  const seal = sealer(payloadKey(fileKey, nonce));
-  // It goes out with the first chunks: whoever reads nothing more must have started the source, to end it.
-  let head = Buffer.concat([bytes, nonce]);
-  const withHead = (sealed: Buffer): Buffer => {
-    const whole = head.byteLength === 0 ? sealed : Buffer.concat([head, sealed]);
-    head = Buffer.alloc(0);
-    return whole;
-  };
-  for await (const chunk of plain) {
-    const sealed = seal(chunk, false);
-    if (sealed.byteLength > 0) yield withHead(sealed);
+  const source = plain[Symbol.asyncIterator]();
+  try {
+    // The source begins while the header is made, which takes as long as the library takes to load.
+    const first = source.next();
+    first.catch(() => {});
+    const { bytes, fileKey } = await makeHeader(recipients);
+    header?.(bytes);
+    const nonce = randomBytes(NONCE);
+    const seal = sealer(payloadKey(fileKey, nonce));
+    let head = Buffer.concat([bytes, nonce]);
+    const withHead = (sealed: Buffer): Buffer => {
+      const whole = head.byteLength === 0 ? sealed : Buffer.concat([head, sealed]);
+      head = Buffer.alloc(0);
+      return whole;
+    };
+    for (let next = await first; next.done !== true; next = await source.next()) {
+      const sealed = seal(next.value, false);
+      if (sealed.byteLength > 0) yield withHead(sealed);
+    }
+    yield withHead(seal(new Uint8Array(), true));
+  } finally {
+    await source.return?.();
   }
-  yield withHead(seal(new Uint8Array(), true));
 }
 
 /**

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { PassThrough, pipeline, type Readable, type Writable } from 'node:stream';
 import { HoldfastError } from '../core/errors.ts';
 import { toProgramError } from './errors.ts';
+import { openPipe } from './pipe.ts';
 
 const STDERR_KEPT = 64 * 1024;
 const KILL_AFTER_MS = 10_000;
@@ -12,6 +13,8 @@ export interface ChildOptions {
   readonly secrets?: readonly (string | undefined)[];
   readonly signal?: AbortSignal | undefined;
   readonly stdin?: boolean;
+  /** Gives `output` in borrowed pieces, which is far less work where a program writes gigabytes. There is no `stdout` then. */
+  readonly pieces?: boolean;
   /** Runs the program as another account; only root can. */
   readonly account?: { readonly uid: number; readonly gid: number } | undefined;
   /** Says what a failed end means, where the program is none of PostgreSQL's own. */
@@ -42,13 +45,19 @@ export interface Child {
 export function startChild(file: string, args: readonly string[], options: ChildOptions): Child {
   options.signal?.throwIfAborted();
   const name = file.slice(file.lastIndexOf('/') + 1);
-  const child: ChildProcess = spawn(file, args, {
-    env: { ...options.env },
-    detached: true,
-    stdio: [options.stdin ? 'pipe' : 'ignore', 'pipe', 'pipe'],
-    // Programs of PostgreSQL look at where they are, and another account may not.
-    ...(options.account ? { ...options.account, cwd: '/' } : {}),
-  });
+  const pipe = options.pieces ? openPipe() : undefined;
+  let child: ChildProcess;
+  try {
+    child = spawn(file, args, {
+      env: { ...options.env },
+      detached: true,
+      stdio: [options.stdin ? 'pipe' : 'ignore', pipe?.writingEnd ?? 'pipe', 'pipe'],
+      // Programs of PostgreSQL look at where they are, and another account may not.
+      ...(options.account ? { ...options.account, cwd: '/' } : {}),
+    });
+  } finally {
+    pipe?.closeWritingEnd();
+  }
   let stderr = '';
   let fault: Error | undefined;
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
@@ -56,7 +65,8 @@ export function startChild(file: string, args: readonly string[], options: Child
   });
   // When a program ends, Node lets what nobody reads yet run out; its reader may only be getting ready.
   const stdout = new PassThrough();
-  pipeline(child.stdout as Readable, stdout, () => {});
+  if (pipe === undefined) pipeline(child.stdout as Readable, stdout, () => {});
+  else stdout.end();
   // EPIPE on stdin says only that the program is gone; its exit status says why.
   child.stdin?.on('error', () => {});
   const ended = new Promise<Exit>((resolve) => {
@@ -80,6 +90,7 @@ export function startChild(file: string, args: readonly string[], options: Child
     const timer = setTimeout(() => signalGroup('SIGKILL'), KILL_AFTER_MS);
     // A pipe that nobody reads would keep the program, and this wait, alive.
     child.stdout?.destroy();
+    pipe?.close();
     stdout.destroy();
     child.stdin?.destroy();
     await ended;
@@ -116,7 +127,7 @@ export function startChild(file: string, args: readonly string[], options: Child
     async *output() {
       let complete = false;
       try {
-        for await (const chunk of stdout) yield chunk as Buffer;
+        yield* pipe?.read() ?? (stdout as AsyncIterable<Buffer>);
         await succeed();
         complete = true;
       } catch (cause) {

@@ -193,7 +193,7 @@ async function writeFrom(
         ? putSealed(
             'payload.dump',
             'dump',
-            startChild(binaries.pgDump, ['-Fc', '-Z0', ...args], { ...options, signal }).output(),
+            startChild(binaries.pgDump, ['-Fc', '-Z0', ...args], { ...options, signal, pieces: true }).output(),
             signal,
             meter(work, whole, 'Data dumped'),
           )

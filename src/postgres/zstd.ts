@@ -3,10 +3,8 @@ import { pipeline, Readable } from 'node:stream';
 import * as zlib from 'node:zlib';
 import { HoldfastError } from '../core/errors.ts';
 import { damaged } from './errors.ts';
-import { ahead, pieces } from './flow.ts';
+import { ahead, borrowPiece, givePieceBack, PIECE, pieces } from './flow.ts';
 
-/** Plain bytes of one frame. */
-const FRAME = 1024 * 1024;
 /** Memory for results: where a whole frame has room, zstd writes it without a copy of its own. */
 const RESULTS = 4 * 1024 * 1024;
 const CHUNK = 512 * 1024;
@@ -35,10 +33,9 @@ export function requireZstd(): void {
  */
 export async function* compress(plain: AsyncIterable<Uint8Array>, level: number): AsyncGenerator<Buffer> {
   // The highest levels take a hundred megabytes for each frame that they work on.
-  const count = level > 9 ? 2 : Math.min(availableParallelism(), 4) + 1;
+  const count = level > 9 ? 2 : Math.min(availableParallelism(), 4) + 2;
   const lanes = Array.from({ length: count }, () => new Lane(level));
-  const free: Buffer[] = [];
-  const frames = pieces(plain, FRAME, () => free.pop() ?? Buffer.allocUnsafeSlow(FRAME));
+  const frames = pieces(plain, PIECE, borrowPiece);
   const waiting = [...lanes];
   const one = async (frame: Buffer): Promise<Buffer> => {
     const lane = waiting.shift() as Lane;
@@ -46,7 +43,7 @@ export async function* compress(plain: AsyncIterable<Uint8Array>, level: number)
       return await lane.compress(frame);
     } finally {
       waiting.push(lane);
-      free.push(Buffer.from(frame.buffer));
+      givePieceBack(frame);
     }
   };
   try {
