@@ -6,6 +6,7 @@ import { accessSync, constants, existsSync, readdirSync, readFileSync, rmSync, w
 import { constants as os } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { fetchNewerPostgres, newerPostgres } from './newer-postgres.mjs';
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const BIN = join(ROOT, 'node_modules', '.bin');
@@ -15,8 +16,12 @@ const OLDEST_NODE = 20;
 /** What each npm script runs, one after the other, and what it needs of the machine. */
 const COMMANDS = {
   demo: { run: [['node', 'src/main.ts', 'demo']], servers: 'required' },
-  test: { run: [['vitest', 'run']], servers: 'wanted' },
-  check: { run: [['tsc', '-p', '.'], ['biome', 'check', '.'], ['knip'], ['vitest', 'run']], servers: 'wanted' },
+  test: { run: [['vitest', 'run']], servers: 'wanted', newer: true },
+  check: {
+    run: [['tsc', '-p', '.'], ['biome', 'check', '.'], ['knip'], ['vitest', 'run']],
+    servers: 'wanted',
+    newer: true,
+  },
   lint: { run: [['biome', 'check', '.']] },
   build: { run: [['node', 'scripts/build.ts']] },
   bench: { run: [['node', 'scripts/bench.ts']] },
@@ -50,6 +55,7 @@ async function main([name, ...args]) {
   }
   installPackages();
   if (command.servers !== undefined) installServers(command.servers === 'required');
+  if (command.newer) offerNewerPostgres();
   for (const [index, line] of command.run.entries()) {
     const last = index === command.run.length - 1;
     const status = await run(last ? [...line, ...args] : line);
@@ -97,8 +103,7 @@ function whyInstall() {
 function installServers(required) {
   let missing = SERVERS.filter(({ program }) => find(program) === undefined);
   if (missing.length === 0) return;
-  const isRoot = process.getuid?.() === 0;
-  if (isRoot && process.platform === 'linux' && onPath('apt-get') !== undefined) {
+  if (canInstall()) {
     installWithApt([...new Set(missing.map(({ apt }) => apt))]);
     missing = SERVERS.filter(({ program }) => find(program) === undefined);
   }
@@ -109,6 +114,24 @@ function installServers(required) {
   if (required) stop('the demo cannot run without them.');
   if (process.env.CI) stop('CI is set, and no test may be skipped there.');
   say('going on; the tests that need them are skipped, each by name.');
+}
+
+/** Incremental backups need PostgreSQL 17: where the machine has an older one only, their tests are told of another. */
+function offerNewerPostgres() {
+  // Set by whoever has one; a machine whose own is new enough needs no second.
+  if (process.env.HOLDFAST_TEST_PG_BIN !== undefined || find('pg_combinebackup') !== undefined) return;
+  if (newerPostgres() === undefined && canInstall()) {
+    if (onPath('debootstrap') === undefined) installWithApt(['debootstrap', 'debian-archive-keyring']);
+    say('fetching the programs of a newer PostgreSQL for the tests of incremental backups (about half a minute, once)');
+    const fault = fetchNewerPostgres();
+    if (fault !== undefined) say(`they could not be had: ${fault}`);
+  }
+  const found = newerPostgres();
+  if (found !== undefined) process.env.HOLDFAST_TEST_PG_BIN = found;
+}
+
+function canInstall() {
+  return process.getuid?.() === 0 && process.platform === 'linux' && onPath('apt-get') !== undefined;
 }
 
 /** Installs programs only: no service is started, now or at the next start of the machine. */

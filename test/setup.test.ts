@@ -22,7 +22,9 @@ beforeEach(() => {
   for (const below of ['scripts', 'empty', 'node_modules/.bin', 'node_modules/node/bin']) {
     mkdirSync(join(folder, below), { recursive: true });
   }
-  copyFileSync(join(ROOT, 'scripts', 'setup.mjs'), join(folder, 'scripts', 'setup.mjs'));
+  for (const name of ['setup.mjs', 'newer-postgres.mjs']) {
+    copyFileSync(join(ROOT, 'scripts', name), join(folder, 'scripts', name));
+  }
   for (const name of ['biome', 'vitest', 'node', 'tsc', 'knip']) program(`node_modules/.bin/${name}`);
   program('node_modules/node/bin/node');
   lock('package-lock.json', { 'node_modules/zod': { version: '4.0.0' } });

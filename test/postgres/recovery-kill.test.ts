@@ -6,8 +6,8 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it, vi } from 'vitest';
 import type { JsonObject } from '../../src/core/json.ts';
 import type { Connection } from '../../src/postgres/connection.ts';
-import { copyAccount, findServerOf, startCopyServer } from '../../src/postgres/copy-server.ts';
-import type { PrivateServer } from '../../src/postgres/private-server.ts';
+import { copyAccount, startCopyServer } from '../../src/postgres/copy-server.ts';
+import { findServerBinaries, type PrivateServer } from '../../src/postgres/private-server.ts';
 import { Repository, sourceIdOf } from '../../src/postgres/repository.ts';
 import { WalArchive } from '../../src/postgres/wal-archive.ts';
 import { localStore } from '../../src/storage/local.ts';
@@ -138,7 +138,7 @@ describePostgres('a recovery that dies', () => {
     expect((await readdir(root)).filter((name) => name.startsWith('.holdfast'))).toEqual([]);
     const copy = await startCopyServer({
       data: directory,
-      binaries: await findServerOf(15),
+      binaries: await findServerBinaries(),
       account: await copyAccount(),
       superuser: 'postgres',
       database: 'shop',

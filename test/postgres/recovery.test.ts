@@ -7,8 +7,8 @@ import type { JsonObject } from '../../src/core/json.ts';
 import type { Plan } from '../../src/core/plan.ts';
 import { runChild } from '../../src/postgres/child.ts';
 import type { Connection } from '../../src/postgres/connection.ts';
-import { copyAccount, findServerOf, startCopyServer } from '../../src/postgres/copy-server.ts';
-import type { PrivateServer } from '../../src/postgres/private-server.ts';
+import { copyAccount, startCopyServer } from '../../src/postgres/copy-server.ts';
+import { findServerBinaries, type PrivateServer } from '../../src/postgres/private-server.ts';
 import { Repository, sourceIdOf } from '../../src/postgres/repository.ts';
 import type { Sealing } from '../../src/postgres/seal.ts';
 import { WalArchive, type WalSource } from '../../src/postgres/wal-archive.ts';
@@ -37,7 +37,7 @@ describePostgres('recovery to a point in time', () => {
 
   const one = async (query: string): Promise<string> => (await values(connection, 'shop', query))[0] ?? '';
   const pgbench = async (...args: string[]): Promise<void> => {
-    const { directory } = await findServerOf(15);
+    const { directory } = await findServerBinaries();
     await runChild(join(directory, 'pgbench'), args, {
       env: {
         PGHOST: connection.host,
@@ -84,7 +84,7 @@ describePostgres('recovery to a point in time', () => {
   const inCopy = async (directory: string, ...queries: string[]): Promise<string[]> => {
     const copy = await startCopyServer({
       data: directory,
-      binaries: await findServerOf(15),
+      binaries: await findServerBinaries(),
       account: await copyAccount(),
       superuser: 'postgres',
       database: 'shop',
@@ -323,7 +323,7 @@ describePostgres('recovery to a point in time', () => {
       await mkdir(hand);
       await cp(join(sealed.storage, `v1/${sourceIdOf('app/shop')}`), join(hand, 'store'), { recursive: true });
       await writeFile(join(hand, 'key'), identity);
-      const { directory } = await findServerOf(15);
+      const { directory } = await findServerBinaries();
       const script = lines
         .join('\n')
         .replaceAll('NEW_DATA_DIRECTORY', `${hand}/data`)
@@ -423,7 +423,7 @@ describePostgres('recovery to a point in time', () => {
     // A person swapped the directories and switched archiving on again.
     const live = await startCopyServer({
       data: directory,
-      binaries: await findServerOf(15),
+      binaries: await findServerBinaries(),
       account: await copyAccount(),
       superuser: 'postgres',
       database: 'shop',

@@ -19,6 +19,13 @@ const missingBackRest = await new PgBackRest({ stanza: 'none' }).program().then(
   () => undefined,
   (cause: Error) => cause.message,
 );
+/** Programs of a PostgreSQL that has incremental backups: those that `npm test` has fetched, else the machine's own. */
+const newer = await findServerBinaries(process.env['HOLDFAST_TEST_PG_BIN']).catch(() => undefined);
+const missingNewer =
+  newer !== undefined && newer.major >= 17
+    ? undefined
+    : 'PostgreSQL 17 or newer is not here; `npm test` fetches it as root on Debian, elsewhere set HOLDFAST_TEST_PG_BIN';
+export const NEWER_BIN = newer?.directory ?? '';
 const required = process.env['CI'] !== undefined || process.env['HOLDFAST_REQUIRE_PG'] === '1';
 
 /** A suite that needs a PostgreSQL server: fails without one where that is required, else says in its name that it is skipped. */
@@ -29,6 +36,11 @@ export function describePostgres(name: string, suite: () => void): void {
 /** The same for one that needs pgBackRest too. */
 export function describeBackRest(name: string, suite: () => void): void {
   describeWith(missing ?? missingBackRest, name, suite);
+}
+
+/** The same for one that needs PostgreSQL 17 or newer; its programs are in `NEWER_BIN`. */
+export function describeNewer(name: string, suite: () => void): void {
+  describeWith(missingNewer, name, suite);
 }
 
 function describeWith(lacking: string | undefined, name: string, suite: () => void): void {
@@ -42,8 +54,8 @@ function describeWith(lacking: string | undefined, name: string, suite: () => vo
 }
 
 /** Starts a private server in a fresh directory; `stop` removes it. */
-export async function startTestServer(settings: Record<string, string> = {}): Promise<PrivateServer> {
-  return startPrivateServer({ directory: await mkdtemp(join(tmpdir(), 'hf-pg-')), settings });
+export async function startTestServer(settings: Record<string, string> = {}, binDir?: string): Promise<PrivateServer> {
+  return startPrivateServer({ directory: await mkdtemp(join(tmpdir(), 'hf-pg-')), settings, binDir });
 }
 
 /** Runs statements in a database, each by itself. */
