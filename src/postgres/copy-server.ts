@@ -244,7 +244,9 @@ function closed(major: number, directory: string): Record<string, string> {
     huge_pages: 'off',
     external_pid_file: '',
     ...(major >= 15 ? { archive_library: '' } : {}),
-    ...(major >= 17 ? { event_triggers: 'off' } : {}),
+    ...(major >= 17 ? { event_triggers: 'off', summarize_wal: 'off', sync_replication_slots: 'off' } : {}),
+    // The source may use what this machine's kernel or programs do not have.
+    ...(major >= 18 ? { io_method: 'worker' } : {}),
   };
 }
 

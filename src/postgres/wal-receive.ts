@@ -30,8 +30,10 @@ export interface ReceiveOptions {
   readonly statusFile: string;
   /** What the source is called in the storage. */
   readonly sourceName: string;
-  /** Ends it, once what is finished has been stored. */
+  /** Ends it, once what is finished has been stored or `drainMs` are over. */
   readonly signal: AbortSignal;
+  /** How long a storage may take for that before the rest is left in the spool; 20 seconds when left out. */
+  readonly drainMs?: number | undefined;
   /** Told when something has happened; for whoever watches. */
   readonly seen?: ((event: 'streaming' | 'stored' | 'partial' | 'disconnected' | 'store_failed') => void) | undefined;
 }
@@ -70,6 +72,7 @@ const LOCK = 'holdfast wal receive ';
 const MARKER = '.holdfast-source';
 const LOOK_MS = 2000;
 const HEARTBEAT_MS = 10_000;
+const DRAIN_MS = 20_000;
 const STARTING_MS = 250;
 const REPEAT_ALARM_MS = 300_000;
 const LONGEST_PAUSE_MS = 30_000;
@@ -134,9 +137,12 @@ class Receiver {
   #partialAt = Number.NEGATIVE_INFINITY;
   #hasPartial: string | undefined;
   #draining = false;
+  readonly #gaveUp = new AbortController();
+  readonly #storing: StoreOptions;
 
   constructor(options: ReceiveOptions) {
     this.#options = options;
+    this.#storing = { ...options.storing, signal: this.#gaveUp.signal };
     this.#startedAt = options.runtime.now().toISOString();
   }
 
@@ -144,8 +150,15 @@ class Receiver {
     const { signal, runtime } = this.#options;
     runtime.assertMayWrite('receiving the write-ahead log');
     await this.#openSpool();
-    // The storing goes on a little after the receiving has ended.
+    // The storing goes on a little after the receiving has ended. A storage that hangs must not keep the process: whoever
+    // stops it would kill it in the end, and the spool is as good a place.
     const over = new AbortController();
+    let patience: NodeJS.Timeout | undefined;
+    const lose = (): void => {
+      patience = setTimeout(() => this.#gaveUp.abort(), this.#options.drainMs ?? DRAIN_MS);
+    };
+    if (signal.aborted) lose();
+    else signal.addEventListener('abort', lose, { once: true });
     const storing = this.#storeLoop(over.signal);
     try {
       await this.#receiveLoop(signal);
@@ -153,7 +166,10 @@ class Receiver {
       this.#draining = true;
       over.abort();
       await storing;
-      if (this.#segments !== undefined) await this.#storeAll(true).catch((cause) => this.#storeFailed(cause));
+      const may = this.#segments !== undefined && !this.#gaveUp.signal.aborted;
+      if (may) await this.#storeAll(true).catch((cause) => this.#storeFailed(cause));
+      signal.removeEventListener('abort', lose);
+      clearTimeout(patience);
       this.#state = 'stopped';
       await this.#writeStatus();
     }
@@ -274,10 +290,10 @@ class Receiver {
 
   /** The server does not have any more what comes next: go on with what it has, and say what is lost. */
   async #giveUpBroken(): Promise<void> {
-    const { spool, storing, archive } = this.#options;
+    const { spool, archive } = this.#options;
     for (const name of await readdir(spool)) {
       if (parseWalName(name)?.kind !== 'partial') continue;
-      await archive.putPartial(join(spool, name), storing);
+      await archive.putPartial(join(spool, name), this.#storing);
       await rm(join(spool, name), { force: true });
     }
     for (const name of this.#kept) await rm(join(spool, name), { force: true });
@@ -443,7 +459,8 @@ class Receiver {
 
   /** Stores what is finished, oldest first, and the segment being written when its time has come. */
   async #storeAll(isLast: boolean): Promise<void> {
-    const { spool, archive, storing } = this.#options;
+    const { spool, archive } = this.#options;
+    const storing = this.#storing;
     const segments = this.#segments as Segments;
     const files = (await readdir(spool)).flatMap((name) => parseWalName(name) ?? []);
     await this.#measure(files.map(({ name }) => name));
@@ -483,7 +500,7 @@ class Receiver {
   }
 
   async #storePartial(name: string, isCurrent: boolean, isLast: boolean): Promise<void> {
-    const { spool, archive, storing, partialEverySeconds, runtime } = this.#options;
+    const { spool, archive, partialEverySeconds, runtime } = this.#options;
     const path = join(spool, name);
     const now = runtime.now().getTime();
     if (isCurrent && !isLast && now - this.#partialAt < partialEverySeconds * 1000) return;
@@ -491,7 +508,7 @@ class Receiver {
       const digest = await hashOf(path);
       this.#partialAt = now;
       if (this.#partialSeen?.name !== name || this.#partialSeen.digest !== digest) {
-        await archive.putPartial(path, storing);
+        await archive.putPartial(path, this.#storing);
         this.#partialSeen = { name, digest };
         this.#hasPartial = name.slice(0, 24);
         this.#options.seen?.('partial');

@@ -160,8 +160,10 @@ describeNewer('incremental backups', () => {
   }, 60_000);
 
   it('are verified by putting the chain together and starting it', async () => {
-    for (const [index, id] of chain.entries()) {
-      const level = index < 2 ? 'readable' : 'restored';
+    for (const [id, level] of [
+      [chain[1]!, 'readable'],
+      [chain[2]!, 'restored'],
+    ] as const) {
       expect(await h.call('verify-snapshot', { snapshot_id: id, level })).toMatchObject({ passed: true });
     }
   }, 120_000);

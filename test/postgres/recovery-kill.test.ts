@@ -181,6 +181,7 @@ describePostgres('a recovery that dies', () => {
       .toBe('failed');
     await expect.poll(() => readdir(root), { timeout: 20_000 }).not.toContain(directory.slice(root.length + 1));
     await expect.poll(running, { timeout: 20_000 }).toEqual([]);
-    expect((await readdir(root)).filter((name) => name.startsWith('.holdfast'))).toEqual([]);
+    const left = async () => (await readdir(root)).filter((name) => name.startsWith('.holdfast'));
+    await expect.poll(left, { timeout: 20_000 }).toEqual([]);
   });
 });

@@ -1,46 +1,19 @@
-import { execFileSync, spawnSync } from 'node:child_process';
-import {
-  chmodSync,
-  chownSync,
-  copyFileSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { chmodSync, chownSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { findServerBinaries, unprivilegedAccount } from '../../src/postgres/private-server.ts';
+import { installForEverybody } from '../support/installed.ts';
 import { describePostgres } from '../support/postgres.ts';
+import { ROOT } from '../support/source.ts';
 
-const ROOT = join(import.meta.dirname, '..', '..');
 const text = readFileSync(join(ROOT, 'docs', 'postgresql.md'), 'utf8');
 
 describePostgres('the tutorial of docs/postgresql.md', () => {
   let directory: string;
 
   beforeAll(() => {
-    // A short path, for sockets live below it; open to the account that the tutorial runs as.
-    directory = mkdtempSync('/tmp/hf-tut-');
-    chmodSync(directory, 0o755);
-    execFileSync(
-      process.execPath,
-      [join(ROOT, 'scripts', 'build.ts'), `--outdir=${join(directory, 'program', 'dist')}`],
-      {
-        cwd: ROOT,
-        stdio: 'ignore',
-      },
-    );
-    copyFileSync(join(ROOT, 'package.json'), join(directory, 'program', 'package.json'));
-    mkdirSync(join(directory, 'bin'));
-    copyFileSync(process.execPath, join(directory, 'bin', 'node'));
-    const main = join(directory, 'program', 'dist', 'main.js');
-    writeFileSync(
-      join(directory, 'bin', 'holdfast'),
-      `#!/bin/sh\nexec "${join(directory, 'bin', 'node')}" "${main}" "$@"\n`,
-    );
-    for (const name of ['node', 'holdfast']) chmodSync(join(directory, 'bin', name), 0o755);
+    directory = installForEverybody('hf-tut-');
   }, 60_000);
   afterAll(() => {
     if (directory !== undefined) rmSync(directory, { recursive: true, force: true });

@@ -1,16 +1,19 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import type { JsonObject } from '../../src/core/json.ts';
 import { findServerBinaries, type PrivateServer } from '../../src/postgres/private-server.ts';
 import { Repository } from '../../src/postgres/repository.ts';
 import { WalArchive } from '../../src/postgres/wal-archive.ts';
 import { holesIn } from '../../src/postgres/wal-reach.ts';
-import { type ReceiveSummary, readReceiverStatus } from '../../src/postgres/wal-receive.ts';
+import { type ReceiveSummary, readReceiverStatus, receiveWal } from '../../src/postgres/wal-receive.ts';
 import type { PostgresClient } from '../../src/providers/postgresql/client.ts';
 import { localStore } from '../../src/storage/local.ts';
+import type { ObjectStore } from '../../src/storage/storage.ts';
 import { ANA } from '../support/harness.ts';
 import {
   describePostgres,
@@ -195,6 +198,55 @@ describePostgres('receiving the write-ahead log', () => {
     for (const segment of segments) await archived(segment);
     await expect.poll(async () => (await status())?.alarms, { timeout: 20_000 }).toEqual([]);
     await receiver.stop();
+  });
+
+  it('ends though the storage hangs, and leaves in the spool what that has not taken', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'hf-hangs-'));
+    const store = localStore(join(folder, 'store'));
+    let hanging = (): void => {};
+    const hangs = new Promise<void>((resolve) => {
+      hanging = resolve;
+    });
+    const put: ObjectStore['put'] = (key, body, options = {}) => {
+      if (!key.endsWith('.zst')) return store.put(key, body, options);
+      hanging();
+      return new Promise((_, reject) => {
+        options.signal?.addEventListener('abort', () => reject(options.signal?.reason), { once: true });
+      });
+    };
+    const controller = new AbortController();
+    const over = receiveWal({
+      runtime: {
+        now: () => new Date(),
+        random: (count) => randomBytes(count),
+        sleep: (ms, signal) => setTimeout(ms, undefined, { signal }),
+        log: quiet,
+        workDirectory: async () => folder,
+        assertMayWrite: () => {},
+      },
+      connection: server.connection,
+      archive: new WalArchive(new Repository({ ...store, put }, 'hangs'), { assertMayWrite: () => {}, log: quiet }),
+      storing: { sealing: { scheme: 'none' }, level: 1 },
+      binDirectory,
+      slot: 'hangs',
+      spool: join(folder, 'spool'),
+      partialEverySeconds: 3600,
+      spoolLimitBytes: 1e9,
+      statusFile: join(folder, 'status.json'),
+      sourceName: 'app/hangs',
+      signal: controller.signal,
+      drainMs: 50,
+      seen: (event) => {
+        if (event === 'streaming') void finishSegment();
+      },
+    });
+    await hangs;
+    controller.abort();
+    expect(await over).toMatchObject({ stored_segments: 0, left_in_spool: expect.any(Number) });
+    expect((await over).left_in_spool).toBeGreaterThan(0);
+    expect((await readdir(join(folder, 'spool'))).some((name) => /^[0-9A-F]{24}$/.test(name))).toBe(true);
+    await sql(server.connection, 'postgres', "SELECT pg_drop_replication_slot('hangs')");
+    await rm(folder, { recursive: true });
   });
 
   it('goes on when the server ends its connection', async () => {
