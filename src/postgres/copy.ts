@@ -96,7 +96,8 @@ export async function unpackBackup(
     if (moves.length > 0) await own(join(directory, 'tablespaces'), account);
     const combiner = await findProgram(binaries, 'pg_combinebackup', binDir);
     work.progress({ message: `Combining ${chain.length} backups` });
-    await runChild(combiner.program, [...moves, `--output=${data}`, ...parts], programs(work, account));
+    // The server that starts on it brings everything to the disk before it replays: once is enough.
+    await runChild(combiner.program, ['--no-sync', ...moves, `--output=${data}`, ...parts], programs(work, account));
     await rm(join(directory, 'parts'), { recursive: true, force: true });
     await verify(data, walParsed);
   }
