@@ -14,15 +14,7 @@ import { parametersOf } from '../../src/surfaces/parameters.ts';
 import { type GuardedFleet, registry, startGuardedFleet } from '../support/guarded-fleet.ts';
 import { CLIENTS, connectClient, type TestClient } from '../support/mcp-clients.ts';
 import { describePostgres } from '../support/postgres.ts';
-import {
-  type Finished,
-  programArguments,
-  REROUTE,
-  runBuilt,
-  runProgram,
-  type Server,
-  serveHttp,
-} from '../support/program.ts';
+import { type Finished, programArguments, REROUTE, runProgram, type Server, serveHttp } from '../support/program.ts';
 
 // The same call gives the same answer, whatever the way in: three MCP clients, each on stdio and HTTP, and the command
 // line, all of them the real program over one entities file, one state and the same simulators.
@@ -274,7 +266,6 @@ describePostgres('the same call, whatever the way in', () => {
   beforeAll(async () => {
     root = mkdtempSync(join(tmpdir(), 'hf-equal-'));
     mkdirSync(join(root, 'state'), { mode: 0o700 });
-    await runBuilt(join(root, 'program'));
     fleet = await startGuardedFleet();
     fleet.redis.hiddenLooks = 0;
     const entities = Object.fromEntries(

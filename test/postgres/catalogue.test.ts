@@ -2,7 +2,6 @@ import { execFile } from 'node:child_process';
 import { appendFile, cp, mkdir, mkdtemp, readdir, readFile, rm, truncate, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { generateIdentity, identityToRecipient } from 'age-encryption';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
@@ -18,9 +17,10 @@ import {
   startTestServer,
   values,
 } from '../support/postgres.ts';
+import { builtProgram } from '../support/shared.ts';
 
 const run = promisify(execFile);
-const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
+const main = join(await builtProgram(), 'dist', 'main.js');
 const SOURCE = 'app-shop-8ebe9076';
 
 /** What the program said, and how it ended. */

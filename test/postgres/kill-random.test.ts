@@ -19,11 +19,12 @@ import {
   values,
 } from '../support/postgres.ts';
 import type { VictimOrders } from '../support/postgres-victim.ts';
+import { postgresVictim } from '../support/shared.ts';
 
 // Fifty kills at moments that nobody chose: after each, what is listed as a backup is one, and the first one still is.
 
 const storeScript = fileURLToPath(new URL('../support/s3rver-process.ts', import.meta.url));
-const script = fileURLToPath(new URL('../support/postgres-victim.ts', import.meta.url));
+const script = await postgresVictim();
 
 /** Moments that look random and are the same in every run, so that a failure can be seen again. */
 function* moments(seed: number, most: number): Generator<number> {
@@ -101,7 +102,7 @@ describePostgres('fifty kills at any moment', () => {
 
   it('of pg_dump: the call fails, says so, and leaves nothing', { timeout: 120_000 }, async () => {
     const harness = await open();
-    const delays = moments(7, whole);
+    const delays = moments(7, whole / 2);
     let killed = 0;
     for (let round = 1; round <= 20; round += 1) {
       const delay = delays.next().value as number;
@@ -110,6 +111,12 @@ describePostgres('fifty kills at any moment', () => {
         () => undefined,
         (cause: Error) => cause as Error & { code: string },
       );
+      // Its life is a part of the call only, and begins when the plan is made.
+      let over = false;
+      void call.then(() => {
+        over = true;
+      });
+      while (!over && childrenNamed('pg_dump').length === 0) await new Promise((resolve) => setTimeout(resolve, 2));
       await new Promise((resolve) => setTimeout(resolve, delay));
       for (const pid of childrenNamed('pg_dump')) kill(pid);
       const failure = await call;

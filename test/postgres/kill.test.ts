@@ -2,7 +2,6 @@ import { spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import type { JsonObject } from '../../src/core/json.ts';
 import type { ConfirmationDetails } from '../../src/engine/api.ts';
@@ -19,8 +18,9 @@ import {
   values,
 } from '../support/postgres.ts';
 import type { VictimOrders } from '../support/postgres-victim.ts';
+import { postgresVictim } from '../support/shared.ts';
 
-const script = fileURLToPath(new URL('../support/postgres-victim.ts', import.meta.url));
+const script = await postgresVictim();
 
 describePostgres('after SIGKILL', () => {
   let server: PrivateServer;

@@ -2,7 +2,6 @@ import { spawn } from 'node:child_process';
 import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it, vi } from 'vitest';
 import type { JsonObject } from '../../src/core/json.ts';
 import type { Connection } from '../../src/postgres/connection.ts';
@@ -20,8 +19,9 @@ import {
   values,
 } from '../support/postgres.ts';
 import type { VictimOrders } from '../support/postgres-victim.ts';
+import { postgresVictim } from '../support/shared.ts';
 
-const script = fileURLToPath(new URL('../support/postgres-victim.ts', import.meta.url));
+const script = await postgresVictim();
 
 describePostgres('a recovery that dies', () => {
   let server: PrivateServer;

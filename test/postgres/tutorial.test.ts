@@ -12,8 +12,8 @@ const text = readFileSync(join(ROOT, 'docs', 'postgresql.md'), 'utf8');
 describePostgres('the tutorial of docs/postgresql.md', () => {
   let directory: string;
 
-  beforeAll(() => {
-    directory = installForEverybody('hf-tut-');
+  beforeAll(async () => {
+    directory = await installForEverybody('hf-tut-');
   }, 60_000);
   afterAll(() => {
     if (directory !== undefined) rmSync(directory, { recursive: true, force: true });

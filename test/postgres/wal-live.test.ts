@@ -50,7 +50,7 @@ describePostgres('holdfast wal push and wal fetch under PostgreSQL', () => {
   };
 
   beforeAll(async () => {
-    directory = installForEverybody('hf-live-');
+    directory = await installForEverybody('hf-live-');
     home = join(directory, 'home');
     mkdirSync(home);
     account = process.getuid?.() === 0 ? await unprivilegedAccount() : undefined;

@@ -1,7 +1,7 @@
 import type { JsonObject } from '../../src/core/json.ts';
 import type { Connection } from '../../src/postgres/connection.ts';
 import { ANA } from './harness.ts';
-import { startPostgresHarness } from './postgres.ts';
+import { startPostgresHarness } from './postgres-harness.ts';
 
 /** What the parent asks of a process that is to die. */
 export interface VictimOrders {

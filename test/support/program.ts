@@ -1,11 +1,9 @@
-import { type ChildProcessWithoutNullStreams, execFile, spawn } from 'node:child_process';
-import { copyFile, mkdir } from 'node:fs/promises';
+import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { promisify } from 'node:util';
+import { builtProgram } from './shared.ts';
 
-const ROOT = join(import.meta.dirname, '..', '..');
-let main = join(ROOT, 'src', 'main.ts');
+const main = join(await builtProgram(), 'dist', 'main.js');
 /** What to preload so that token hosts are the test's own and pauses short: for `node: ['--import', REROUTE]`. */
 export const REROUTE: string = new URL('./reroute.ts', import.meta.url).href;
 const PROTOCOL = '2025-11-25';
@@ -40,15 +38,6 @@ export interface Server {
   call(name: string, args: object): Promise<RawAnswer>;
   request(method: string, params: object): Promise<Record<string, unknown>>;
   stop(): Promise<Finished>;
-}
-
-/** Builds the program into a folder and runs it from there from now on: its start takes a fifth of that of its sources. */
-export async function runBuilt(folder: string): Promise<void> {
-  await mkdir(folder, { recursive: true });
-  await copyFile(join(ROOT, 'package.json'), join(folder, 'package.json'));
-  const outdir = join(folder, 'dist');
-  await promisify(execFile)(process.execPath, [join(ROOT, 'scripts', 'build.ts'), `--outdir=${outdir}`], { cwd: ROOT });
-  main = join(outdir, 'main.js');
 }
 
 /** What node is started with to run the program. */
