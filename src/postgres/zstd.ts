@@ -6,7 +6,7 @@ import { damaged } from './errors.ts';
 import { ahead, borrowPiece, givePieceBack, PIECE, pieces } from './flow.ts';
 
 /** Memory for results: where a whole frame has room, zstd writes it without a copy of its own. */
-const RESULTS = 4 * 1024 * 1024;
+const RESULTS = 2 * 1024 * 1024;
 const CHUNK = 512 * 1024;
 const MAGIC = 0xfd2fb528;
 const SKIPPABLE = 0x184d2a50;
@@ -59,8 +59,13 @@ class Lane {
   readonly #parts: Buffer[] = [];
 
   constructor(level: number) {
-    const { ZSTD_c_compressionLevel, ZSTD_c_checksumFlag, ZSTD_e_end } = zlib.constants;
-    const params = { [ZSTD_c_compressionLevel]: level, [ZSTD_c_checksumFlag]: 1 };
+    const { ZSTD_c_compressionLevel, ZSTD_c_checksumFlag, ZSTD_c_windowLog, ZSTD_e_end } = zlib.constants;
+    const params = {
+      [ZSTD_c_compressionLevel]: level,
+      [ZSTD_c_checksumFlag]: 1,
+      // It has nothing to look back at beyond its frame, and would take memory for that.
+      [ZSTD_c_windowLog]: Math.log2(PIECE),
+    };
     // Each write is ended as a frame of its own.
     this.#stream = zlib.createZstdCompress({ params, chunkSize: RESULTS, flush: ZSTD_e_end });
     this.#stream.on('data', (part: Buffer) => this.#parts.push(part));
