@@ -6,7 +6,7 @@ import { damaged } from './errors.ts';
 import { ahead, borrowPiece, givePieceBack, PIECE, pieces } from './flow.ts';
 
 /** Memory for results: where a whole frame has room, zstd writes it without a copy of its own. */
-const RESULTS = 2 * 1024 * 1024;
+const RESULTS = 4 * 1024 * 1024;
 const CHUNK = 512 * 1024;
 const MAGIC = 0xfd2fb528;
 const SKIPPABLE = 0x184d2a50;
@@ -33,7 +33,7 @@ export function requireZstd(): void {
  */
 export async function* compress(plain: AsyncIterable<Uint8Array>, level: number): AsyncGenerator<Buffer> {
   // The highest levels take a hundred megabytes for each frame that they work on.
-  const count = level > 9 ? 2 : Math.min(availableParallelism(), 4) + 2;
+  const count = level > 9 ? 2 : Math.min(availableParallelism(), 4) + 1;
   const lanes = Array.from({ length: count }, () => new Lane(level));
   const frames = pieces(plain, PIECE, borrowPiece);
   const waiting = [...lanes];
