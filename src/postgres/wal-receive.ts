@@ -170,6 +170,7 @@ class Receiver {
       if (may) await this.#storeAll(true).catch((cause) => this.#storeFailed(cause));
       signal.removeEventListener('abort', lose);
       clearTimeout(patience);
+      await this.#measure(await readdir(this.#options.spool));
       this.#state = 'stopped';
       await this.#writeStatus();
     }

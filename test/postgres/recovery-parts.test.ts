@@ -136,7 +136,7 @@ describe('the command that gives segments to PostgreSQL', () => {
     expect(await ask(SEGMENTS[0] as string)).toBe(0);
     expect(await ask(SEGMENTS[1] as string)).toBe(0);
     expect(await readFile(join(root, 'RECOVERYXLOG'), 'utf8')).toBe(`content of ${SEGMENTS[1]}`);
-    expect(feed?.served).toBe(3);
+    await expect.poll(() => feed?.served, { timeout: 10_000 }).toBe(3);
   });
 
   it('says 1 for what the archive does not have, and stops PostgreSQL for what cannot be read', async () => {
