@@ -5,8 +5,8 @@ import { generateIdentity, identityToRecipient } from 'age-encryption';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { runChild } from '../../src/postgres/child.ts';
 import type { Connection } from '../../src/postgres/connection.ts';
-import { copyAccount, findServerOf, startCopyServer } from '../../src/postgres/copy-server.ts';
-import { findServerBinaries, type PrivateServer } from '../../src/postgres/private-server.ts';
+import { copyAccount } from '../../src/postgres/copy-server.ts';
+import type { PrivateServer } from '../../src/postgres/private-server.ts';
 import { Repository, sourceIdOf } from '../../src/postgres/repository.ts';
 import { WalArchive } from '../../src/postgres/wal-archive.ts';
 import { localStore } from '../../src/storage/local.ts';
@@ -14,6 +14,7 @@ import {
   describeNewer,
   NEWER_BIN,
   type PostgresHarness,
+  readCopy,
   sql,
   startPostgresHarness,
   startTestServer,
@@ -33,7 +34,6 @@ describeNewer('incremental backups', () => {
   let archive: WalArchive;
   let identity: string;
   let recipient: string;
-  let major: number;
   /** full, incr on it, incr on that, diff on the full one */
   const chain: string[] = [];
 
@@ -50,24 +50,8 @@ describeNewer('incremental backups', () => {
       await archive.put(join(archived, name), { sealing: { scheme: 'age', recipients: [recipient] }, level: 1 });
     }
   };
-  /** Reads from a recovered directory, by starting it once more. */
-  const inCopy = async (directory: string, ...queries: string[]): Promise<string[]> => {
-    const copy = await startCopyServer({
-      data: directory,
-      binaries: await findServerOf(major, NEWER_BIN),
-      account: await copyAccount(),
-      superuser: 'postgres',
-      database: 'shop',
-    });
-    try {
-      await copy.ready(undefined);
-      const answers: string[] = [];
-      for (const query of queries) answers.push((await values(copy.connection, 'shop', query)).join());
-      return answers;
-    } finally {
-      await copy.stop('fast');
-    }
-  };
+  const inCopy = (directory: string, ...queries: string[]) =>
+    readCopy({ directory, database: 'shop', binDir: NEWER_BIN }, ...queries);
   /** What the storage has of backups. */
   const stored = async (): Promise<string[]> =>
     (await readdir(join(h.storage, `v1/${sourceIdOf('app/shop')}/backups`), { recursive: true })).sort();
@@ -80,7 +64,6 @@ describeNewer('incremental backups', () => {
   };
 
   beforeAll(async () => {
-    major = (await findServerBinaries(NEWER_BIN)).major;
     root = await mkdtemp(join(tmpdir(), 'hf-incr-'));
     // PostgreSQL runs as another account where the tests run as root.
     await chmod(root, 0o755);

@@ -17,6 +17,7 @@ import { ANA } from '../support/harness.ts';
 import {
   describePostgres,
   type PostgresHarness,
+  readCopy,
   sql,
   startPostgresHarness,
   startTestServer,
@@ -82,24 +83,7 @@ describePostgres('recovery to a point in time', () => {
     count += 1;
     return join(root, `copy-${count}`);
   };
-  /** Reads from a recovered directory, by starting it once more. */
-  const inCopy = async (directory: string, ...queries: string[]): Promise<string[]> => {
-    const copy = await startCopyServer({
-      data: directory,
-      binaries: await findServerBinaries(),
-      account: await copyAccount(),
-      superuser: 'postgres',
-      database: 'shop',
-    });
-    try {
-      await copy.ready(undefined);
-      const answers: string[] = [];
-      for (const query of queries) answers.push((await values(copy.connection, 'shop', query)).join());
-      return answers;
-    } finally {
-      await copy.stop('fast');
-    }
-  };
+  const inCopy = (directory: string, ...queries: string[]) => readCopy({ directory, database: 'shop' }, ...queries);
 
   beforeAll(async () => {
     root = await mkdtemp(join(tmpdir(), 'hf-pitr-'));

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'vitest';
 import { type Connection, withSession } from '../../src/postgres/connection.ts';
+import { copyAccount, startCopyServer } from '../../src/postgres/copy-server.ts';
 import { PgBackRest } from '../../src/postgres/pgbackrest.ts';
 import { findServerBinaries, type PrivateServer, startPrivateServer } from '../../src/postgres/private-server.ts';
 
@@ -57,6 +58,28 @@ function describeWith(lacking: string | undefined, name: string, suite: () => vo
 /** Starts a private server in a fresh directory; `stop` removes it. */
 export async function startTestServer(settings: Record<string, string> = {}, binDir?: string): Promise<PrivateServer> {
   return startPrivateServer({ directory: await mkdtemp(join(tmpdir(), 'hf-pg-')), settings, binDir });
+}
+
+/** Reads the first column of queries from a recovered directory, by starting it once more. */
+export async function readCopy(
+  { directory, database, binDir }: { readonly directory: string; readonly database: string; readonly binDir?: string },
+  ...queries: string[]
+): Promise<string[]> {
+  const copy = await startCopyServer({
+    data: directory,
+    binaries: await findServerBinaries(binDir),
+    account: await copyAccount(),
+    superuser: 'postgres',
+    database,
+  });
+  try {
+    await copy.ready(undefined);
+    const answers: string[] = [];
+    for (const query of queries) answers.push((await values(copy.connection, database, query)).join());
+    return answers;
+  } finally {
+    await copy.stop('fast');
+  }
 }
 
 /** Runs statements in a database, each by itself. */
