@@ -3,8 +3,7 @@ import { access, copyFile, mkdir, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { build } from 'esbuild';
-import { BUNDLE } from '../../scripts/bundle.ts';
+import { bundleInto } from './bundled.ts';
 import { ROOT } from './source.ts';
 
 /** Makes a directory that several test files need, once for the whole run, and gives its path. Whoever comes first makes it. */
@@ -51,15 +50,8 @@ export function builtProgram(): Promise<string> {
 
 /** The process that dies in the middle of a call to PostgreSQL, bundled for the same reason. Gives what Node starts. */
 export async function postgresVictim(): Promise<string> {
-  const folder = await shared('postgres-victim', async (outdir) => {
-    await build({
-      ...BUNDLE,
-      minify: false,
-      entryPoints: { victim: join(ROOT, 'test', 'support', 'postgres-victim.ts') },
-      outdir,
-      outExtension: { '.js': '.mjs' },
-      logLevel: 'error',
-    });
+  const folder = await shared('postgres-victim', async (directory) => {
+    await bundleInto(directory, new URL('./postgres-victim.ts', import.meta.url));
   });
-  return join(folder, 'victim.mjs');
+  return join(folder, 'program.mjs');
 }
